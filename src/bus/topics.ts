@@ -1,0 +1,64 @@
+/** Every topic, once. `partitions` is the default; a deployment may raise it before the topic is made. */
+export const TOPICS = {
+  'sonde.flows': {
+    partitions: 8,
+    compacted: false,
+    retentionHours: 24,
+    key: 'host',
+    doc: 'Flow rows: one zstd frame with one ClickHouse Native block a message.',
+  },
+  'sonde.observations': {
+    partitions: 4,
+    compacted: false,
+    retentionHours: 24,
+    key: 'trace id',
+    doc: 'What one host saw of a trace.',
+  },
+  'sonde.requests': {
+    partitions: 4,
+    compacted: false,
+    retentionHours: 1,
+    key: 'host',
+    doc: 'Requests to one host: inject a trace.',
+  },
+  'sonde.hosts': {
+    partitions: 1,
+    compacted: true,
+    retentionHours: 0,
+    key: 'host',
+    doc: 'Alive, realized revision, capabilities.',
+  },
+  'sonde.endpoints': {
+    partitions: 1,
+    compacted: true,
+    retentionHours: 0,
+    key: 'iface-id',
+    doc: 'Identity and location of each endpoint.',
+  },
+  'sonde.intents': {
+    partitions: 1,
+    compacted: true,
+    retentionHours: 0,
+    key: 'kind/name',
+    doc: 'Declared documents; a marker with the revision ends each batch.',
+  },
+  'sonde.events': {
+    partitions: 4,
+    compacted: false,
+    retentionHours: 168,
+    key: 'host',
+    doc: 'Drops, identity changes, alerts.',
+  },
+  'sonde.dead': {
+    partitions: 1,
+    compacted: false,
+    retentionHours: 168,
+    key: 'topic:partition:offset',
+    doc: 'Messages that no consumer could use, with the reason in a header.',
+  },
+} as const satisfies Record<
+  string,
+  { partitions: number; compacted: boolean; retentionHours: number; key: string; doc: string }
+>;
+
+export type Topic = keyof typeof TOPICS;
