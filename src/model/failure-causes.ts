@@ -1,24 +1,10 @@
-import type { DropReason } from './datapath.ts';
+import { DROP_REASONS, type DropReason } from './datapath.ts';
 
 /**
- * Why a packet does not arrive: the words of a verdict. The pipeline's own drop reasons are among them, under the same names, so that a
- * register and a verdict speak one language. `says` completes "because ...".
+ * Causes that no register holds: what leaves no mark on a packet, because nobody saw it. A verdict concludes them from what is missing.
+ * Each completes "because ...".
  */
-export const FAILURE_CAUSES = {
-  // --- the pipeline decided
-  POLICY_DENY: 'a policy rule denies it',
-  DEFAULT_DENY: 'policies apply to the endpoint and none of their rules allows it',
-  PORT_SECURITY: 'the source MAC or IP address is not what the endpoint was given',
-  UNBOUND: 'the port is not bound to an endpoint of a network',
-  ARP_UNRESOLVED: 'nobody in the network has the address that was asked for',
-  NO_ROUTE: 'the router has no route to the destination',
-  UNKNOWN_DESTINATION: 'no endpoint of the network has the destination address',
-  CT_INVALID: 'connection tracking calls the packet invalid',
-  TTL_EXCEEDED: 'the TTL ran out',
-  MULTICAST: 'broadcast and multicast other than ARP are not carried',
-  UNSUPPORTED: 'the pipeline does not carry this ethertype',
-  WRONG_LOCATION: 'it came through a tunnel for an endpoint that is not on that host',
-  WRONG_VNI: 'it came through a tunnel in a network that the host does not know',
+const UNSEEN_CAUSES = {
   // --- between hosts
   UNDERLAY_LOSS: 'the sending host put it into the tunnel and the receiving host did not see it',
   // --- on a host
@@ -29,6 +15,16 @@ export const FAILURE_CAUSES = {
   NOT_INJECTED: 'the source host did not confirm that it sent the packet',
   INJECTION_FAILED: 'the switch refused to send the packet',
   BUSY: 'the host already has as many traces in work as it allows',
-} as const satisfies Record<string, string> & Record<DropReason, string>;
+} as const satisfies Record<string, string>;
 
-export type FailureCause = keyof typeof FAILURE_CAUSES;
+/** Why a packet does not arrive: the words of a verdict. The pipeline's drop reasons are among them, so that a register and a verdict speak one language. */
+export type FailureCause = DropReason | keyof typeof UNSEEN_CAUSES;
+
+/** What each cause means; completes "because ...". */
+export const FAILURE_CAUSES: Readonly<Record<FailureCause, string>> = {
+  ...(Object.fromEntries(Object.entries(DROP_REASONS).map(([reason, { says }]) => [reason, says])) as Record<
+    DropReason,
+    string
+  >),
+  ...UNSEEN_CAUSES,
+};
