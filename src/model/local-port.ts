@@ -1,0 +1,15 @@
+/** A vNIC's port on the integration bridge of this host, as OVSDB knows it. */
+export interface LocalPort {
+  /** OpenFlow port number, 1..65279: the endpoint's local number, conntrack zone and observation point on this host. */
+  readonly ofport: number;
+  /** external_ids:iface-id, which the hypervisor sets: the endpoint's name everywhere. */
+  readonly ifaceId: string;
+  /** Name of the interface on the host, as tap0. */
+  readonly name: string;
+  /** external_ids:attached-mac, 48 bits. */
+  readonly mac?: number;
+  /** external_ids:vm-id. */
+  readonly vmUuid?: string;
+  /** external_ids:sonde-vm-name or libvirt's name, where set. */
+  readonly vmName?: string;
+}

@@ -1,0 +1,164 @@
+/** 0: unknown, 1: the local endpoint opened the connection, 2: its peer did. */
+export type Side = 0 | 1 | 2;
+
+/**
+ * What is known of one connection of one local vNIC, and what it moved since its last row. Keys first, then what outlives a row, then the
+ * counters of the open interval. All fields are always there, so that every connection has one hidden class.
+ */
+export interface Connection {
+  readonly hash: number;
+  /** Next connection in the same bucket. */
+  next: Connection | undefined;
+  readonly ofport: number;
+  readonly ethertype: number;
+  readonly protocol: number;
+  /** IPv4: unsigned number, IPv6: bigint, neither: 0. */
+  readonly localAddress: number | bigint;
+  readonly peerAddress: number | bigint;
+  readonly localPort: number;
+  readonly peerPort: number;
+  readonly peerMac: number;
+
+  side: Side;
+  /** The rule that let the connection in or out; 0 while none said so. */
+  allowRule: number;
+  icmpType: number;
+  icmpCode: number;
+  /** Hash of the five-tuple without direction, computed once. */
+  id: bigint;
+  /** Microseconds since the epoch at which a record last named the connection. */
+  lastSeen: number;
+
+  /** Microseconds at which the open interval got its first record; 0: nothing to report. */
+  dirtySince: number;
+  txStart: number;
+  rxStart: number;
+  start: number;
+  end: number;
+  endReason: number;
+  txOctets: number;
+  txPackets: number;
+  rxOctets: number;
+  rxPackets: number;
+  dropOctets: number;
+  dropPackets: number;
+  /** Rule number or built-in reason of the newest drop in the interval; 0: none. */
+  dropPoint: number;
+}
+
+/** The identity of a connection at one vNIC. */
+export interface ConnectionKey {
+  ofport: number;
+  ethertype: number;
+  protocol: number;
+  localAddress: number | bigint;
+  peerAddress: number | bigint;
+  localPort: number;
+  peerPort: number;
+  /** Part of the key only where the packet is not IP. */
+  peerMac: number;
+}
+
+const ETHERTYPE_IPV4 = 0x0800;
+const ETHERTYPE_IPV6 = 0x86dd;
+
+function fold(address: number | bigint): number {
+  if (typeof address === 'number') return address | 0;
+  return Number(BigInt.asIntN(32, address ^ (address >> 32n) ^ (address >> 64n) ^ (address >> 96n)));
+}
+
+/** 32 bits, signed, so that it stays a small integer in V8. Murmur3's finalizer over a multiplicative mix. */
+function hashOf(key: ConnectionKey): number {
+  let hash = Math.imul(key.ofport ^ (key.protocol << 16) ^ (key.ethertype << 8), 0x9e3779b1);
+  hash = Math.imul(hash ^ fold(key.localAddress), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 15) ^ fold(key.peerAddress), 0xc2b2ae35);
+  hash = Math.imul(hash ^ (hash >>> 13) ^ ((key.localPort << 16) | key.peerPort), 0x27d4eb2f);
+  if (key.ethertype !== ETHERTYPE_IPV4 && key.ethertype !== ETHERTYPE_IPV6)
+    hash = Math.imul(hash ^ (key.peerMac | 0), 0x165667b1);
+  return hash ^ (hash >>> 16);
+}
+
+function isSame(connection: Connection, key: ConnectionKey): boolean {
+  return (
+    connection.ofport === key.ofport &&
+    connection.localPort === key.localPort &&
+    connection.peerPort === key.peerPort &&
+    connection.protocol === key.protocol &&
+    connection.peerAddress === key.peerAddress &&
+    connection.localAddress === key.localAddress &&
+    connection.ethertype === key.ethertype &&
+    (key.ethertype === ETHERTYPE_IPV4 || key.ethertype === ETHERTYPE_IPV6 || connection.peerMac === key.peerMac)
+  );
+}
+
+/** Connections by key, chained in buckets of their 32-bit hash. */
+export class ConnectionTable {
+  readonly #buckets = new Map<number, Connection>();
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The connection of that key, made if it is new. */
+  obtain(key: ConnectionKey): Connection {
+    const hash = hashOf(key);
+    const head = this.#buckets.get(hash);
+    for (let each = head; each !== undefined; each = each.next) if (isSame(each, key)) return each;
+    const connection: Connection = {
+      hash,
+      next: head,
+      ofport: key.ofport,
+      ethertype: key.ethertype,
+      protocol: key.protocol,
+      localAddress: key.localAddress,
+      peerAddress: key.peerAddress,
+      localPort: key.localPort,
+      peerPort: key.peerPort,
+      peerMac: key.peerMac,
+      side: 0,
+      allowRule: 0,
+      icmpType: 0,
+      icmpCode: 0,
+      id: 0n,
+      lastSeen: 0,
+      dirtySince: 0,
+      txStart: 0,
+      rxStart: 0,
+      start: 0,
+      end: 0,
+      endReason: 0,
+      txOctets: 0,
+      txPackets: 0,
+      rxOctets: 0,
+      rxPackets: 0,
+      dropOctets: 0,
+      dropPackets: 0,
+      dropPoint: 0,
+    };
+    this.#buckets.set(hash, connection);
+    this.#size++;
+    return connection;
+  }
+
+  /** Forgets the connections for which `isStale` holds. */
+  evict(isStale: (connection: Connection) => boolean): number {
+    let evicted = 0;
+    for (const [hash, head] of this.#buckets) {
+      let kept: Connection | undefined;
+      for (let each: Connection | undefined = head; each !== undefined; ) {
+        const next: Connection | undefined = each.next;
+        if (isStale(each)) evicted++;
+        else {
+          each.next = kept;
+          kept = each;
+        }
+        each = next;
+      }
+      if (kept === undefined) this.#buckets.delete(hash);
+      else if (kept !== head) this.#buckets.set(hash, kept);
+    }
+    this.#size -= evicted;
+    return evicted;
+  }
+}

@@ -1,0 +1,119 @@
+import { promisify } from 'node:util';
+import { zstdCompress } from 'node:zlib';
+import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION } from '../../model/flow.ts';
+import { createBlockWriter } from '../../wire/native/block-writer.ts';
+import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
+
+const compress = promisify(zstdCompress);
+
+export interface RecorderConfig extends JoinConfig {
+  /** Rows after which a block is closed. */
+  readonly blockRows: number;
+  /** How often open connections are looked at, milliseconds. */
+  readonly tickMs: number;
+}
+
+/** One message for `sonde.flows`: a zstd frame with one Native block. */
+export interface FlowBlock {
+  readonly rows: number;
+  readonly value: Uint8Array;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface RecorderDeps extends JoinDeps {
+  /** Takes the block over; resolves when the agent's death can no longer lose it. */
+  readonly deliver: (block: FlowBlock) => Promise<void>;
+  /** Microseconds since the epoch. */
+  readonly now: () => number;
+  readonly onError: (error: unknown, rows: number) => void;
+}
+
+/**
+ * From IPFIX records to blocks of flow rows. `epoch` names this run of the agent; with the sequence a reader can tell a repeated block from a new one.
+ */
+export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
+  const join = createJoin(config, deps);
+  const writer = createBlockWriter(FLOW_COLUMNS);
+  const epoch = String(deps.now());
+  let sequence = 0;
+  let firstTime = 0;
+  let timer: NodeJS.Timeout | undefined;
+  let lastEviction = deps.now();
+  let delivery: Promise<void> = Promise.resolve();
+  const counts = { blocks: 0, octets: 0, rowsDelivered: 0, rowsFailed: 0 };
+
+  function close(): void {
+    const rows = writer.rows;
+    if (rows === 0) return;
+    const block = writer.finish();
+    const headers = {
+      'content-type': 'application/vnd.clickhouse.native',
+      'content-encoding': 'zstd',
+      'schema-version': String(FLOW_SCHEMA_VERSION),
+      rows: String(rows),
+      'first-time': String(firstTime),
+      'last-time': String(deps.now()),
+      host: config.host,
+      epoch,
+      sequence: String(sequence++),
+    };
+    writer.reset();
+    // Compression runs off the main thread; the chain keeps the blocks in order.
+    delivery = delivery.then(async () => {
+      try {
+        const value = await compress(block);
+        await deps.deliver({ rows, value, headers });
+        counts.blocks++;
+        counts.octets += value.length;
+        counts.rowsDelivered += rows;
+      } catch (error) {
+        counts.rowsFailed += rows;
+        deps.onError(error, rows);
+      }
+    });
+  }
+
+  function tick(everything: boolean): void {
+    const now = deps.now();
+    join.flush(
+      now,
+      (row) => {
+        if (writer.rows === 0) firstTime = row.start;
+        writer.appendRow(row);
+        if (writer.rows >= config.blockRows) close();
+      },
+      everything,
+    );
+    close();
+    if (now - lastEviction > config.idleUs / 4) {
+      join.evict(now);
+      lastEviction = now;
+    }
+  }
+
+  return {
+    counts: counts as Readonly<typeof counts>,
+    join: join.counts,
+    get connections(): number {
+      return join.connections;
+    },
+    get pending(): number {
+      return join.pending;
+    },
+    add(samples: readonly FlowSample[]): void {
+      const now = deps.now();
+      for (const sample of samples) join.add(sample, now);
+    },
+    start(): void {
+      timer = setInterval(() => tick(false), config.tickMs);
+    },
+    /** Writes out everything that is open and resolves when it is delivered. */
+    async stop(): Promise<void> {
+      clearInterval(timer);
+      tick(true);
+      await delivery;
+    },
+  };
+}
+
+export type Recorder = ReturnType<typeof createRecorder>;

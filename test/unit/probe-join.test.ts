@@ -1,0 +1,225 @@
+import { describe, expect, it } from 'vitest';
+import { DOMAINS, DROP_REASONS, FIRST_RULE } from '../../src/model/datapath.ts';
+import type { Endpoint } from '../../src/model/endpoint.ts';
+import type { FlowRow } from '../../src/model/flow.ts';
+import { createJoin, type FlowSample, type RuleName } from '../../src/probe/flows/join.ts';
+import { createDirectory } from '../../src/probe/identity/directory.ts';
+
+const T0 = 1_700_000_000_000_000;
+const MAC = {
+  web1: 0x02_00_00_00_00_01,
+  db1: 0x02_00_00_00_00_02,
+  router: 0x0a_00_00_00_00_01,
+  twin: 0x02_00_00_00_00_09,
+};
+const IP = { web1: 0x0a0a0102, db1: 0x0a0a0302, twin: 0x0a0a0302 };
+
+function endpoint(
+  name: string,
+  network: string,
+  mac: number,
+  address: number,
+  host: string,
+  encapAddress: number,
+): Endpoint {
+  return {
+    ifaceId: `if-${name}`,
+    name,
+    network,
+    vni: 1,
+    mac,
+    addresses: [address],
+    host,
+    encapAddress,
+    vmUuid: `uuid-${name}`,
+    vm: name,
+    project: 'shop',
+    application: name.replace(/-\d$/, ''),
+    labels: {},
+    identitySource: 'document',
+    confidence: 100,
+  };
+}
+
+const web1 = endpoint('web-1', 'web', MAC.web1, IP.web1, 'h1', 0xac1f0001);
+const db1 = endpoint('db-1', 'db', MAC.db1, IP.db1, 'h2', 0xac1f0002);
+// Another tenant uses the address of db-1 in a network of its own.
+const twin = endpoint('twin-1', 'elsewhere', MAC.twin, IP.twin, 'h3', 0xac1f0003);
+
+const directory = createDirectory({
+  ports: [{ ofport: 5, ifaceId: web1.ifaceId, name: 'tap0' }],
+  endpoints: [twin, web1, db1],
+  routerOf: (network) => (network === 'elsewhere' ? undefined : 'shop'),
+});
+const rules = new Map<number, RuleName>([
+  [FIRST_RULE + 7, { policy: 'web-out', rule: 'to-db', action: 'allow' }],
+  [FIRST_RULE + 8, { policy: 'web-out', rule: 'no-db', action: 'deny' }],
+]);
+
+const out: FlowSample = {
+  domain: DOMAINS.received,
+  point: 5,
+  start: T0,
+  end: T0 + 500,
+  endReason: 2,
+  sourceMac: MAC.web1,
+  destinationMac: MAC.router,
+  ethertype: 0x0800,
+  protocol: 6,
+  source: IP.web1,
+  destination: IP.db1,
+  sourcePort: 40_000,
+  destinationPort: 5432,
+  icmpType: 0,
+  icmpCode: 0,
+  octets: 1000,
+  packets: 10,
+};
+const back: FlowSample = {
+  ...out,
+  domain: DOMAINS.delivered,
+  start: T0 + 100,
+  end: T0 + 900,
+  sourceMac: MAC.router,
+  destinationMac: MAC.web1,
+  source: IP.db1,
+  destination: IP.web1,
+  sourcePort: 5432,
+  destinationPort: 40_000,
+  octets: 3000,
+  packets: 30,
+};
+
+function setUp() {
+  const join = createJoin(
+    { host: 'h1', encapAddress: 0xac1f0001, holdUs: 1_000_000, idleUs: 60_000_000 },
+    { directory: () => directory, rule: (number) => rules.get(number) },
+  );
+  const rows: FlowRow[] = [];
+  const flush = (now: number, everything = false): FlowRow[] => {
+    rows.length = 0;
+    join.flush(now, (row) => rows.push({ ...row }), everything);
+    return [...rows];
+  };
+  return { join, flush };
+}
+
+describe('join', () => {
+  it('makes one row of both directions of a connection, with both identities', () => {
+    const { join, flush } = setUp();
+    join.add(out, T0);
+    join.add(back, T0 + 10);
+    const [row, ...more] = flush(T0 + 1_000_000);
+    expect(more).toEqual([]);
+    expect(row).toMatchObject({
+      host: 'h1',
+      vm: 'web-1',
+      endpoint: 'if-web-1',
+      local_address: IP.web1,
+      local_port: 40_000,
+      peer_vm: 'db-1',
+      peer_network: 'db',
+      peer_host: 'h2',
+      tunnel_peer: 0xac1f0002,
+      peer_port: 5432,
+      tx_octets: 1000,
+      tx_packets: 10,
+      rx_octets: 3000,
+      rx_packets: 30,
+      side: 'client',
+      start: T0,
+      end: T0 + 900,
+      end_reason: 'active',
+      verdict: 'allow',
+    });
+  });
+
+  it('holds a row back until the other direction had time to come', () => {
+    const { join, flush } = setUp();
+    join.add(out, T0);
+    expect(flush(T0 + 999_999)).toEqual([]);
+    expect(flush(T0 + 1_000_000)).toHaveLength(1);
+    expect(flush(T0 + 9_000_000)).toEqual([]);
+  });
+
+  it('names the rule that let the connection out, also in later intervals', () => {
+    const { join, flush } = setUp();
+    join.add({ ...out, domain: DOMAINS.egress, point: FIRST_RULE + 7 }, T0);
+    join.add(out, T0);
+    expect(flush(T0, true)[0]).toMatchObject({
+      rule: 'web-out/to-db',
+      policy: 'web-out',
+      rule_number: FIRST_RULE + 7,
+      tx_packets: 10,
+    });
+    join.add(back, T0 + 5_000_000);
+    expect(flush(T0, true)[0]).toMatchObject({ rule: 'web-out/to-db', tx_packets: 0, rx_packets: 30, side: 'client' });
+  });
+
+  it('counts what a rule denied beside what the guest sent', () => {
+    const { join, flush } = setUp();
+    join.add(out, T0);
+    join.add({ ...out, domain: DOMAINS.egress, point: FIRST_RULE + 8 }, T0);
+    expect(flush(T0, true)[0]).toMatchObject({
+      verdict: 'deny',
+      reason: 'POLICY_DENY',
+      rule: 'web-out/no-db',
+      tx_packets: 10,
+      drop_packets: 10,
+      drop_octets: 1000,
+    });
+  });
+
+  it('names a built-in reason, and forgets it when the connection is let through again', () => {
+    const { join, flush } = setUp();
+    join.add({ ...out, domain: DOMAINS.egress, point: DROP_REASONS.NO_ROUTE.number }, T0);
+    expect(flush(T0, true)[0]).toMatchObject({ verdict: 'drop', reason: 'NO_ROUTE', rule: '' });
+    join.add(out, T0);
+    expect(flush(T0, true)[0]).toMatchObject({ verdict: 'allow', reason: '' });
+  });
+
+  it('gives the server side to whoever answered', () => {
+    const { join, flush } = setUp();
+    join.add({ ...back, start: T0, sourcePort: 50_000, destinationPort: 80 }, T0);
+    join.add({ ...out, start: T0 + 50, sourcePort: 80, destinationPort: 50_000 }, T0);
+    expect(flush(T0, true)[0]).toMatchObject({ side: 'server' });
+  });
+
+  it('keeps the row of a port that nobody bound, and counts it', () => {
+    const { join, flush } = setUp();
+    join.add({ ...out, point: 99 }, T0);
+    expect(flush(T0, true)[0]).toMatchObject({ endpoint: '', vm: '', tx_packets: 10, identity_confidence: 0 });
+    expect(join.counts.unattributed).toBe(1);
+  });
+
+  it('forgets idle connections, never one with something to report', () => {
+    const { join, flush } = setUp();
+    join.add(out, T0);
+    expect(join.evict(T0 + 70_000_000)).toBe(0);
+    flush(T0, true);
+    expect(join.evict(T0 + 70_000_000)).toBe(1);
+    expect(join.connections).toBe(0);
+  });
+
+  it('gives both sides of a connection the same id', () => {
+    const { join, flush } = setUp();
+    join.add(out, T0);
+    const ours = flush(T0, true)[0]!.connection;
+    const there = createJoin(
+      { host: 'h2', encapAddress: 0xac1f0002, holdUs: 0, idleUs: 1 },
+      {
+        directory: () =>
+          createDirectory({
+            ports: [{ ofport: 8, ifaceId: db1.ifaceId, name: 't' }],
+            endpoints: [web1, db1],
+            routerOf: () => 'shop',
+          }),
+        rule: () => undefined,
+      },
+    );
+    there.add({ ...out, domain: DOMAINS.delivered, point: 8 }, T0);
+    const theirs: bigint[] = [];
+    there.flush(T0 + 1, (row) => theirs.push(BigInt(row.connection)), true);
+    expect(theirs).toEqual([ours]);
+  });
+});
