@@ -57,6 +57,38 @@ export const ERRORS = {
     says: 'Lab {instance} has no host or VM named {target}; it has {known}.',
     do: 'Name one of those.',
   },
+
+  // --- Traces
+  TRACE_ADDRESS_MISSING: {
+    status: 409,
+    says: 'Endpoint {name} has no {family} address, so no packet between {source} and {destination} can carry one.',
+    do: 'Give the endpoint an address, or name an address of the same family on both sides.',
+  },
+  TRACE_ENDPOINT_AMBIGUOUS: {
+    status: 409,
+    says: '{name} may mean {count} endpoints: {candidates}.',
+    do: 'Name one of them by its iface-id.',
+  },
+  TRACE_ENDPOINT_UNKNOWN: {
+    status: 404,
+    says: 'No endpoint, VM or iface-id is called {name}{nearest}.',
+    do: 'See which endpoints there are (sonde endpoints); a destination may also be an IP address.',
+  },
+  TRACE_PACKET_INVALID: {
+    status: 400,
+    says: 'The packet cannot be built: {field} is {value}, expected {expected}.',
+    do: 'Correct that field.',
+  },
+  TRACE_SOURCE_UNPLACED: {
+    status: 409,
+    says: 'Endpoint {name} is on no host now, so nothing can send in its name.',
+    do: 'Start its VM; where it runs, check the agent on its host (sonde hosts).',
+  },
+  TRACE_TOO_MANY: {
+    status: 503,
+    says: 'There are {count} traces in work, as many as this server allows.',
+    do: 'Try again when some have finished.',
+  },
 } as const satisfies Record<string, { status: number; says: string; do: string }>;
 
 export type ErrorCode = keyof typeof ERRORS;
