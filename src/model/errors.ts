@@ -15,6 +15,21 @@ export const ERRORS = {
     says: 'Open vSwitch at {where} has no bridge {bridge}; it has {bridges}.',
     do: 'Create it (ovs-vsctl add-br {bridge}) or name the right one with --bridge; the agent keeps trying.',
   },
+  OVS_ANSWER_INVALID: {
+    status: 502,
+    says: 'Open vSwitch at {where} sent what this version does not understand: {why}.',
+    do: 'Compare the versions of Open vSwitch and of Sonde; the connection is made anew.',
+  },
+  OVSDB_REFUSED: {
+    status: 409,
+    says: 'The Open vSwitch database at {where} refused {what}: {why}.',
+    do: 'Correct what the reason names; nothing of the transaction was applied.',
+  },
+  UNIXCTL_REFUSED: {
+    status: 409,
+    says: 'ovs-vswitchd at {where} refused the command {command}: {why}.',
+    do: 'Compare the command with `ovs-appctl list-commands` of the installed version.',
+  },
 
   // --- The lab
   LAB_COMMAND_FAILED: {
@@ -74,6 +89,11 @@ export const ERRORS = {
     says: 'No endpoint, VM or iface-id is called {name}{nearest}.',
     do: 'See which endpoints there are (sonde endpoints); a destination may also be an IP address.',
   },
+  TRACE_INTERRUPTED: {
+    status: 503,
+    says: 'The server stopped while the trace was on its way.',
+    do: 'Trace again when the server is back.',
+  },
   TRACE_PACKET_INVALID: {
     status: 400,
     says: 'The packet cannot be built: {field} is {value}, expected {expected}.',
@@ -88,6 +108,58 @@ export const ERRORS = {
     status: 503,
     says: 'There are {count} traces in work, as many as this server allows.',
     do: 'Try again when some have finished.',
+  },
+
+  // --- The store (ClickHouse's engine)
+  STORE_DATA_REFUSED: {
+    status: 422,
+    says: 'The store at {where} refuses data for table {table}: {why}.',
+    do: 'Nothing of it was stored. Find out who wrote it; messages of the bus are kept on topic sonde.dead with the reason.',
+  },
+  STORE_DISK_FULL: {
+    status: 507,
+    says: 'The disk of the store at {where} is full.',
+    do: 'Free space there, or keep flow rows for fewer days; writing goes on by itself and nothing on the bus is lost meanwhile.',
+  },
+  STORE_FAILED: {
+    status: 503,
+    says: 'The store at {where} could not write to table {table}: {why}.',
+    do: 'The write is tried again; if the reason does not pass, restart the server.',
+  },
+  STORE_IN_USE: {
+    status: 409,
+    says: 'Another process ({process}) has the store at {where} open.',
+    do: 'Stop that process, or give this one a data directory of its own.',
+  },
+  STORE_NOT_OPENED: {
+    status: 503,
+    says: 'The store at {where} cannot be opened: {why}.',
+    do: 'If the directory was made by another program or a newer engine, name another one; otherwise restore it from a backup.',
+  },
+  STORE_NOT_WRITABLE: {
+    status: 503,
+    says: 'The store cannot use the directory {where}: {why}.',
+    do: 'Name a directory that this user can create and write.',
+  },
+  STORE_QUERY_FAILED: {
+    status: 400,
+    says: 'The store at {where} cannot answer the query: {why}.',
+    do: 'Correct the query.',
+  },
+  STORE_QUERY_TIMEOUT: {
+    status: 504,
+    says: 'The store at {where} gave up a query: {why}.',
+    do: 'Ask for a shorter span of time or fewer rows.',
+  },
+  STORE_SCHEMA_NEWER: {
+    status: 409,
+    says: 'The store at {where} has schema version {found}; this program knows versions up to {known}.',
+    do: 'Run the newer program, or give this one a data directory of its own. Nothing was changed.',
+  },
+  STORE_STOPPED: {
+    status: 503,
+    says: 'The store at {where} is not open.',
+    do: 'Try again when the server has started.',
   },
 } as const satisfies Record<string, { status: number; says: string; do: string }>;
 
