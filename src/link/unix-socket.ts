@@ -1,0 +1,24 @@
+import { connect, type Socket } from 'node:net';
+import { SondeError } from '../model/errors.ts';
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such socket',
+  ECONNREFUSED: 'nobody listens on that socket',
+  EACCES: 'this process may not open that socket',
+};
+
+/** Connects to a Unix socket. @throws SondeError OVS_UNREACHABLE in words. */
+export function connectUnix(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path });
+    const failed = (cause: NodeJS.ErrnoException): void => {
+      const why = REASONS[cause.code ?? ''] ?? cause.message;
+      reject(new SondeError('OVS_UNREACHABLE', { where: path, why }, { cause }));
+    };
+    socket.once('error', failed);
+    socket.once('connect', () => {
+      socket.off('error', failed);
+      resolve(socket);
+    });
+  });
+}
