@@ -1,6 +1,6 @@
 /**
  * What runs inside a demo VM: TCP servers, and clients that open short connections to others at a steady pace. One process a guest, told by one
- * JSON argument; it ends with its parent (standard input closes).
+ * JSON argument; the lab ends it.
  */
 import { connect, createServer } from 'node:net';
 
@@ -34,5 +34,3 @@ function call(address: string, port: number): void {
 const plan = JSON.parse(process.argv[2] ?? '{}') as GuestPlan;
 for (const port of plan.serve) serve(port, plan.replyBytes);
 for (const { address, port, everyMs } of plan.calls) setInterval(() => call(address, port), everyMs);
-process.stdin.resume();
-process.stdin.on('end', () => process.exit(0));
