@@ -1,0 +1,180 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { Session } from 'chdb';
+import { SondeError } from '../../model/errors.ts';
+import { insertError, queryError } from './chdb-errors.ts';
+import { migrate } from './migrations.ts';
+import { parseRows } from './result-rows.ts';
+import { literal, qualified } from './schema.ts';
+import type { InsertOptions, QueryParams, Store } from './store.ts';
+
+export interface ChdbStoreConfig {
+  /** Directory of this store alone; it is made where it is missing. One process at a time. */
+  readonly directory: string;
+  /** Days after which rows expire; 0 keeps them. */
+  readonly retentionDays: number;
+  /** Seconds after which the engine gives a query up. */
+  readonly queryTimeoutSeconds: number;
+}
+
+/**
+ * One insert is one block, whatever the machine: only then does a repeated token mean the same rows. The limits are far above what the
+ * collector puts into one insert.
+ */
+const ONE_BLOCK = [
+  'async_insert = 0',
+  'insert_deduplicate = 1',
+  'input_format_parallel_parsing = 0',
+  'max_threads = 1',
+  'max_insert_threads = 1',
+  'max_insert_block_size = 4000000',
+  'min_insert_block_size_rows = 4000000',
+  'min_insert_block_size_bytes = 4000000000',
+].join(', ');
+
+/**
+ * The engine in this process. Its calls run on libuv's thread pool, so the event loop stays free; a connection answers one call at a time, so
+ * writes and reads have a connection each, and calls queue here instead of filling the pool that files and names need too.
+ */
+export function createChdbStore(config: ChdbStoreConfig): Store {
+  const where = resolve(config.directory);
+  const data = join(where, 'clickhouse');
+  const incoming = join(where, 'incoming');
+  const writes = createQueue();
+  const reads = createQueue();
+  let sessions: { readonly writer: Session; readonly reader: Session } | undefined;
+
+  function opened() {
+    if (sessions === undefined) throw new SondeError('STORE_STOPPED', { where });
+    return sessions;
+  }
+
+  async function openSessions() {
+    await prepareDirectory(where, incoming);
+    const held = await holder(data);
+    if (held !== undefined) throw new SondeError('STORE_IN_USE', { where, process: held });
+    try {
+      return { writer: new Session(data), reader: new Session(data) };
+    } catch (error) {
+      // Between our look and the engine's lock another process may have come.
+      const rival = await holder(data);
+      if (rival !== undefined) throw new SondeError('STORE_IN_USE', { where, process: rival }, { cause: error });
+      throw new SondeError('STORE_NOT_OPENED', { where, why: (error as Error).message }, { cause: error });
+    }
+  }
+
+  function query<Row>(sql: string, params: QueryParams = {}): Promise<Row[]> {
+    return reads(async () => {
+      const { reader } = opened();
+      const settings = `max_execution_time = ${config.queryTimeoutSeconds}, output_format_json_quote_64bit_integers = 1, date_time_output_format = 'iso'`;
+      try {
+        const statement = `${sql} SETTINGS ${settings}`;
+        const result = await reader.queryBindAsync(statement, params, {
+          format: 'JSONCompactEachRowWithNamesAndTypes',
+        });
+        return parseRows<Row>(result.text());
+      } catch (error) {
+        throw queryError(error, where);
+      }
+    });
+  }
+
+  function insertNative(
+    table: string,
+    chunks: readonly Uint8Array[],
+    { token, compression }: InsertOptions,
+  ): Promise<number> {
+    return writes(async () => {
+      const { writer } = opened();
+      const path = join(incoming, `${randomUUID()}.native`);
+      try {
+        await writeBody(path, chunks);
+        const settings = `${ONE_BLOCK}, insert_deduplication_token = ${literal(token)}`;
+        const result = await writer.queryAsync(
+          `INSERT INTO ${qualified(table)} FROM INFILE ${literal(path)} COMPRESSION '${compression}' SETTINGS ${settings} FORMAT Native`,
+        );
+        return result.rowsRead;
+      } catch (error) {
+        throw insertError(error, where, table);
+      } finally {
+        await rm(path, { force: true });
+      }
+    });
+  }
+
+  return {
+    async start() {
+      const fresh = await openSessions();
+      sessions = fresh;
+      try {
+        const execute = async (sql: string): Promise<void> => {
+          await fresh.writer.queryAsync(sql).catch((error) => Promise.reject(queryError(error, where)));
+        };
+        await migrate({ execute, query }, where, config.retentionDays);
+      } catch (error) {
+        await this.stop();
+        throw error;
+      }
+    },
+    async stop() {
+      const closing = sessions;
+      sessions = undefined;
+      await Promise.all([writes(async () => {}), reads(async () => {})]);
+      closing?.reader.close();
+      closing?.writer.close();
+    },
+    insertNative,
+    query,
+  };
+}
+
+/** Runs one task after the other; a task that fails does not stop the next. */
+function createQueue(): <T>(task: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (task) => {
+    const result = last.then(task);
+    last = result.catch(() => {});
+    return result;
+  };
+}
+
+async function prepareDirectory(where: string, incoming: string): Promise<void> {
+  // INFILE reads these as patterns and cannot be told not to.
+  if (/[*?{}]/.test(where))
+    throw new SondeError('STORE_NOT_WRITABLE', { where, why: 'its name contains one of * ? { }' });
+  try {
+    // What a process that was killed left behind; the bus still has it.
+    await rm(incoming, { recursive: true, force: true });
+    await mkdir(incoming, { recursive: true, mode: 0o700 });
+    const probe = join(incoming, 'probe');
+    await writeBody(probe, [new Uint8Array(4096)]);
+    await rm(probe);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOSPC') throw new SondeError('STORE_DISK_FULL', { where }, { cause: error });
+    throw new SondeError('STORE_NOT_WRITABLE', { where, why: message }, { cause: error });
+  }
+}
+
+async function writeBody(path: string, chunks: readonly Uint8Array[]): Promise<void> {
+  const file = await open(path, 'wx', 0o600);
+  try {
+    await file.writev(chunks);
+  } finally {
+    await file.close();
+  }
+}
+
+/** The living process that has the directory open, by the note that the engine keeps there and removes when it closes. */
+async function holder(data: string): Promise<string | undefined> {
+  const note = await readFile(join(data, 'status'), 'utf8').catch(() => '');
+  const pid = Number(/^PID: (\d+)/.exec(note)?.[1]);
+  if (!Number.isInteger(pid) || pid <= 0) return undefined;
+  try {
+    process.kill(pid, 0);
+    return `pid ${pid}`;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM' ? `pid ${pid}` : undefined;
+  }
+}
