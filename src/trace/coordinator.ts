@@ -7,9 +7,11 @@ import type { Topic } from '../bus/topics.ts';
 import { SondeError } from '../model/errors.ts';
 import { type FinishedTrace, Observation, type TraceRequest, type TraceSpec } from '../model/trace.ts';
 import { assemble } from './assemble.ts';
-import { type ExplainContext, explain } from './explain.ts';
+import { explain, type KnownHost } from './explain.ts';
+import type { RuleLookup } from './hops.ts';
 import { parseMessage } from './json-message.ts';
-import { createRequest, type TraceTopology } from './request.ts';
+import { createRequest } from './request.ts';
+import type { TraceTopology } from './topology.ts';
 
 export interface TraceCoordinatorConfig {
   /** An agent that has been silent for longer counts as gone. Default 15 s. */
@@ -22,9 +24,9 @@ export interface TraceCoordinatorDeps {
   readonly bus: Bus;
   /** What is declared and placed now. */
   readonly topology: () => TraceTopology;
-  readonly rules: ExplainContext['rules'];
-  /** What is known of hosts now. */
-  readonly hosts: Pick<ExplainContext, 'hostAgeMs' | 'hostAt' | 'addressOf'>;
+  /** Of the policies that are declared now, see `ruleLookup`. */
+  readonly rules: () => RuleLookup;
+  readonly hosts: () => readonly KnownHost[];
   /** Microseconds since the epoch, UTC. */
   readonly now: () => number;
   readonly log: Pick<Logger, 'warn'>;
@@ -108,7 +110,7 @@ export function createTraceCoordinator(config: TraceCoordinatorConfig, deps: Tra
     const { request, observations } = trace;
     if (!active.delete(request.number)) return;
     clearTimeout(trace.timer);
-    const context = { ...deps.hosts, rules: deps.rules, staleAfterMs, now: deps.now() };
+    const context = { hosts: deps.hosts(), rules: deps.rules(), staleAfterMs, now: deps.now() };
     const verdict = explain(request, assemble(request, observations), context);
     finished.inc({ result: verdict.result });
     duration.observe(verdict.durationMicros / 1e6);

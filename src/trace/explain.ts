@@ -5,15 +5,20 @@ import { type AdviceSubject, adviceFor } from './advice.ts';
 import type { Assembly } from './assemble.ts';
 import { decidingRule, dropReason, hopsOf, nameRule, policySide, type RuleLookup } from './hops.ts';
 
-/** What a verdict draws on beside the observations. Pure look-ups of what the server knows at that moment. */
+/** A host as its agent's heartbeat tells of it. */
+export interface KnownHost {
+  readonly host: string;
+  /** Underlay address that tunnels end at. */
+  readonly encapAddress: string;
+  /** Milliseconds since its agent was last heard of, by the server's clock. */
+  readonly ageMs: number;
+}
+
+/** What a verdict draws on beside the observations. What the server knows at that moment. */
 export interface ExplainContext {
   readonly rules: RuleLookup;
-  /** Milliseconds since the host's agent was last heard of; undefined for a host that never spoke. */
-  readonly hostAgeMs: (host: string) => number | undefined;
-  /** Which host has an underlay address. */
-  readonly hostAt: (encapAddress: string) => string | undefined;
-  /** Underlay address of a host. */
-  readonly addressOf: (host: string) => string | undefined;
+  /** Every host that has ever spoken. */
+  readonly hosts: readonly KnownHost[];
   /** An agent that has been silent for longer counts as gone. */
   readonly staleAfterMs: number;
   /** Server's clock, microseconds since the epoch. */
@@ -150,8 +155,9 @@ function lostBetweenHosts(request: TraceRequest, last: Observation, context: Exp
   const from = last.host;
   const address = last.registers?.tunnelDestination ?? null;
   const at = address ?? 'an unknown address';
-  const fromAddress = context.addressOf(from) ?? request.source.encapAddress ?? 'unknown';
-  const peer = (address === null ? undefined : context.hostAt(address)) ?? undefined;
+  const fromAddress =
+    context.hosts.find((one) => one.host === from)?.encapAddress ?? request.source.encapAddress ?? 'unknown';
+  const peer = context.hosts.find((one) => one.encapAddress === address)?.host;
   const expected = request.destination;
   const tunnel = `from ${fromAddress} to ${at}, VNI ${last.registers?.network ?? 'unknown'}`;
   const silence = peer === undefined ? undefined : silent(peer, context);
@@ -201,7 +207,7 @@ function lostBetweenHosts(request: TraceRequest, last: Observation, context: Exp
 
 /** Says that a host's agent is gone, or undefined while it is alive. */
 function silent(host: string, context: ExplainContext): string | undefined {
-  const age = context.hostAgeMs(host);
+  const age = context.hosts.find((one) => one.host === host)?.ageMs;
   if (age === undefined) return `no agent of ${host} has ever reported`;
   if (age <= context.staleAfterMs) return undefined;
   return `the agent of ${host} was last heard of ${Math.round(age / 1000)} s ago`;

@@ -1,5 +1,6 @@
 import { OBSERVATION_POINTS, type REGISTERS, TRACE_FLAG_MARKED } from '../model/datapath.ts';
 import type { Observation, ObservationPoint } from '../model/trace.ts';
+import { formatIpv4 } from '../wire/address.ts';
 import { dropReason } from './hops.ts';
 import { describeFrame } from './packet.ts';
 
@@ -47,6 +48,7 @@ export function observationOf(packet: TracedPacket, setting: ObservationSetting)
   // The sender's side sets tunnel fields too, on the way out. Only what has no local source came out of one.
   const tunnel = register('source') === 0 ? (packet.tunnel ?? null) : null;
   const destination = register('destination');
+  const tunnelDestination = register('tunnelDestination');
   const name = setting.tableName(packet.table);
   return {
     number,
@@ -64,7 +66,7 @@ export function observationOf(packet: TracedPacket, setting: ObservationSetting)
       egressRule: register('egressRule'),
       ingressRule: register('ingressRule'),
       reason: register('reason'),
-      tunnelDestination: formatIpv4(register('tunnelDestination')),
+      tunnelDestination: tunnelDestination === 0 ? null : formatIpv4(tunnelDestination),
     },
     tunnel,
     endpoint: setting.endpointAt(destination === 0 ? register('source') : destination),
@@ -72,9 +74,4 @@ export function observationOf(packet: TracedPacket, setting: ObservationSetting)
     packet: describeFrame(packet.frame),
     error: null,
   };
-}
-
-function formatIpv4(address: number): string | null {
-  if (address === 0) return null;
-  return [24, 16, 8, 0].map((shift) => (address >>> shift) & 0xff).join('.');
 }

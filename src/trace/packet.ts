@@ -1,5 +1,5 @@
 import type { TraceRequest } from '../model/trace.ts';
-import { canonicalAddress, familyOf } from './address.ts';
+import { formatIpv6, parseIp, parseMac } from '../wire/address.ts';
 
 /**
  * Frames as a guest's kernel sends them: nothing in them tells a traced packet from a real one. Sources: RFC 791 (IPv4), 8200 (IPv6), 9293
@@ -164,32 +164,22 @@ function describeIp(
 
 function formatAddress(bytes: Uint8Array): string {
   if (bytes.length === 4) return bytes.join('.');
-  const groups = Array.from({ length: 8 }, (_, i) =>
-    (((bytes[2 * i] ?? 0) << 8) | (bytes[2 * i + 1] ?? 0)).toString(16),
-  );
-  return canonicalAddress(groups.join(':')) ?? groups.join(':');
+  return formatIpv6(bytes.reduce((value, byte) => (value << 8n) | BigInt(byte), 0n));
 }
 
-/** Bytes of an address in text. @throws RangeError where it is none, which a validated request never holds */
+/** @throws RangeError where the text is no address, which a validated request never holds */
 function addressBytes(text: string): number[] {
-  const family = familyOf(text);
-  if (family === 4) return text.split('.').map(Number);
-  if (family !== 6) throw new RangeError(`not an address: ${text}`);
-  // The last 32 bits may be dotted (RFC 4291 section 2.2).
-  const dotted = /^(.*:)(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(text);
-  const hex = (high: string | undefined, low: string | undefined) => ((Number(high) << 8) | Number(low)).toString(16);
-  const plain = dotted === null ? text : `${dotted[1]}${hex(dotted[2], dotted[3])}:${hex(dotted[4], dotted[5])}`;
-  const [head = '', tail] = plain.split('::');
-  const left = head === '' ? [] : head.split(':');
-  const right = tail === undefined || tail === '' ? [] : tail.split(':');
-  const zeros = Array<string>(8 - left.length - right.length).fill('0');
-  return [...left, ...zeros, ...right].flatMap((group) => u16(Number.parseInt(group, 16)));
+  const address = parseIp(text);
+  if (address === undefined) throw new RangeError(`not an address: ${text}`);
+  if (typeof address === 'number') return u32(address);
+  return Array.from({ length: 16 }, (_, i) => Number((address >> BigInt(120 - 8 * i)) & 0xffn));
 }
 
+/** @throws RangeError where the text is no MAC address */
 function macBytes(text: string): number[] {
-  const bytes = text.split(':').map((octet) => Number.parseInt(octet, 16));
-  if (bytes.length !== 6 || bytes.some(Number.isNaN)) throw new RangeError(`not a MAC address: ${text}`);
-  return bytes;
+  const mac = parseMac(text);
+  if (mac === undefined) throw new RangeError(`not a MAC address: ${text}`);
+  return [...u16(Math.floor(mac / 2 ** 32)), ...u32(mac % 2 ** 32)];
 }
 
 function u16(...values: number[]): number[] {

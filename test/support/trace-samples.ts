@@ -144,15 +144,15 @@ export const RULE: RuleReference = {
   action: 'deny',
 };
 
-export function context(changes: Partial<ExplainContext> = {}): ExplainContext {
-  const addresses: Record<string, string> = { h1: '192.0.2.1', h2: '192.0.2.2' };
+/** Both hosts are alive; `ages` says otherwise, in milliseconds, null for a host that never spoke. */
+export function context(ages: Partial<Record<'h1' | 'h2', number | null>> = {}): ExplainContext {
   return {
     rules: (number) => (number === RULE.number ? RULE : undefined),
-    hostAgeMs: (host) => (host in addresses ? 800 : undefined),
-    hostAt: (address) => Object.keys(addresses).find((host) => addresses[host] === address),
-    addressOf: (host) => addresses[host],
+    hosts: [
+      { host: 'h1', encapAddress: '192.0.2.1', ageMs: ages.h1 === undefined ? 800 : ages.h1 },
+      { host: 'h2', encapAddress: '192.0.2.2', ageMs: ages.h2 === undefined ? 800 : ages.h2 },
+    ].flatMap(({ ageMs, ...host }) => (ageMs === null ? [] : [{ ...host, ageMs }])),
     staleAfterMs: 15_000,
     now: REQUESTED_AT + 3_200,
-    ...changes,
   };
 }

@@ -13,8 +13,10 @@ import {
 import type { TraceSpec } from '../../src/model/trace.ts';
 import { createTraceCoordinator, type TraceCoordinator } from '../../src/trace/coordinator.ts';
 import { createTracePoint, type TracePoint } from '../../src/trace/trace-point.ts';
+import { parseIp, parseMac } from '../../src/wire/address.ts';
 import { createMemoryBus } from '../support/memory-bus.ts';
 import { createOfctlSwitch } from '../support/ofctl-switch.ts';
+import { documentsOf, endpointOf } from '../support/trace-topology.ts';
 
 /*
  * Traces on two real hosts. The flows are written by hand to the contract of src/model/datapath.ts, and switches are spoken to by Open vSwitch's
@@ -145,24 +147,24 @@ beforeAll(async () => {
     {
       bus,
       topology: () => ({
-        endpoints: lab.vms.map((vm) => ({
-          ifaceId: vm.ifaceId,
-          name: vm.name,
-          network: 'front',
-          vni: VNI,
-          mac: vm.mac,
-          addresses: [address(vm.name)],
-          host: vm.host,
-          encapAddress: lab.host(vm.host).encapIp,
-        })),
-        network: (name) => ({ name, vni: VNI, subnets: ['10.0.0.0/16'] }),
+        documents: documentsOf(
+          `{kind: Network, metadata: {name: front}, spec: {subnets: [10.0.0.0/16]}, status: {vni: ${VNI}}}`,
+        ),
+        endpoints: lab.vms.map((vm) =>
+          endpointOf({
+            ifaceId: vm.ifaceId,
+            name: vm.name,
+            network: 'front',
+            vni: VNI,
+            mac: parseMac(vm.mac) ?? 0,
+            addresses: [parseIp(address(vm.name)) ?? 0],
+            host: vm.host,
+            encapAddress: parseIp(lab.host(vm.host).encapIp) ?? 0,
+          }),
+        ),
       }),
-      rules: (number) => (number === RULE.number ? RULE : undefined),
-      hosts: {
-        hostAgeMs: () => 100,
-        hostAt: (encap) => lab.hosts.find((host) => host.encapIp === encap)?.name,
-        addressOf: (name) => lab.hosts.find((host) => host.name === name)?.encapIp,
-      },
+      rules: () => (number) => (number === RULE.number ? RULE : undefined),
+      hosts: () => lab.hosts.map(({ name, encapIp }) => ({ host: name, encapAddress: encapIp, ageMs: 100 })),
       now,
       log: console,
       metrics: new Registry(),

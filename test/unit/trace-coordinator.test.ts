@@ -2,9 +2,9 @@ import { Registry } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Observation, TraceRequest, TraceSpec } from '../../src/model/trace.ts';
 import { createTraceCoordinator, type TraceCoordinatorConfig } from '../../src/trace/coordinator.ts';
-import type { TraceTopology } from '../../src/trace/request.ts';
 import { createMemoryBus } from '../support/memory-bus.ts';
 import { context, DB, delivered, injected, RULE, tunnelled, WEB } from '../support/trace-samples.ts';
+import { topologyOf } from '../support/trace-topology.ts';
 
 const SPEC: TraceSpec = {
   source: 'web-1',
@@ -13,20 +13,9 @@ const SPEC: TraceSpec = {
   destinationPort: 5432,
   timeoutMs: 200,
 };
-const placed = (end: typeof WEB) => ({
-  ifaceId: end.ifaceId ?? '',
-  name: end.name,
-  network: end.network ?? '',
-  vni: end.vni ?? 0,
-  mac: end.mac ?? '',
-  addresses: [end.address],
-  host: end.host ?? undefined,
-  encapAddress: end.encapAddress ?? undefined,
-});
-const TOPOLOGY: TraceTopology = {
-  endpoints: [placed(WEB), placed(DB)],
-  network: (name) => ({ name, vni: 100, subnets: ['10.0.0.0/24'] }),
-};
+const NETWORK =
+  'apiVersion: sonde/v1\nkind: Network\nmetadata: {name: front}\nspec: {subnets: [10.0.0.0/24]}\nstatus: {vni: 100}';
+const TOPOLOGY = topologyOf(NETWORK, [WEB, DB]);
 
 const bus = createMemoryBus();
 let stop: () => Promise<void>;
@@ -35,12 +24,11 @@ afterEach(() => stop());
 async function coordinator(config: TraceCoordinatorConfig = {}) {
   const metrics = new Registry();
   const log = { warn: vi.fn() };
-  const hosts = context();
   const made = createTraceCoordinator(config, {
     bus,
     topology: () => TOPOLOGY,
-    rules: hosts.rules,
-    hosts,
+    rules: () => context().rules,
+    hosts: () => context().hosts,
     now: () => Math.round((performance.timeOrigin + performance.now()) * 1000),
     log,
     metrics,

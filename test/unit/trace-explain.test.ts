@@ -3,7 +3,7 @@ import { DROP_REASONS, type DropReason } from '../../src/model/datapath.ts';
 import { FAILURE_CAUSES } from '../../src/model/failure-causes.ts';
 import type { Observation } from '../../src/model/trace.ts';
 import { assemble } from '../../src/trace/assemble.ts';
-import { type ExplainContext, explain } from '../../src/trace/explain.ts';
+import { explain } from '../../src/trace/explain.ts';
 import {
   answered,
   context,
@@ -18,8 +18,8 @@ import {
   tunnelled,
 } from '../support/trace-samples.ts';
 
-function verdict(observations: Observation[], changes: Partial<ExplainContext> = {}, asked = request()) {
-  return explain(asked, assemble(asked, observations), context(changes));
+function verdict(observations: Observation[], ages: Parameters<typeof context>[0] = {}, asked = request()) {
+  return explain(asked, assemble(asked, observations), context(ages));
 }
 const steps = (of: ReturnType<typeof verdict>) => of.hops.map((h) => `${h.host} ${h.component} ${h.action}`);
 
@@ -116,7 +116,7 @@ describe('explain', () => {
     });
 
     it("does not call a packet lost while the far side's agent is gone", () => {
-      const found = verdict([injected(), tunnelled()], { hostAgeMs: (host) => (host === 'h2' ? 42_000 : 100) });
+      const found = verdict([injected(), tunnelled()], { h2: 42_000 });
       expect(found).toMatchObject({ result: 'inconclusive', cause: 'AGENT_DOWN' });
       expect(found.sentence).toMatch(/h2 was last heard of 42 s ago/);
     });
@@ -131,7 +131,7 @@ describe('explain', () => {
       const found = verdict([]);
       expect(found).toMatchObject({ result: 'inconclusive', cause: 'NOT_INJECTED', host: 'h1' });
       expect(found.sentence).toMatch(/h1 did not confirm within 1000 ms.*alive/);
-      const gone = verdict([], { hostAgeMs: () => undefined });
+      const gone = verdict([], { h1: null });
       expect(gone).toMatchObject({ cause: 'AGENT_DOWN' });
       expect(gone.sentence).toContain('no agent of h1 has ever reported');
     });

@@ -1,23 +1,59 @@
 import Value from 'typebox/value';
 import { describe, expect, it } from 'vitest';
+import type { Endpoint } from '../../src/model/endpoint.ts';
 import { SondeError } from '../../src/model/errors.ts';
 import type { TraceSpec } from '../../src/model/trace.ts';
 import { TraceRequest } from '../../src/model/trace.ts';
-import { createRequest, type TraceEndpoint, type TraceTopology } from '../../src/trace/request.ts';
+import { createRequest } from '../../src/trace/request.ts';
+import { ruleLookup, type TraceTopology } from '../../src/trace/topology.ts';
+import { parseIp } from '../../src/wire/address.ts';
+import { documentsOf, endpointOf } from '../support/trace-topology.ts';
 
-const endpoint = (name: string, network: string, vni: number, addresses: string[], host?: string): TraceEndpoint => ({
-  ifaceId: `iface-${name}`,
-  name,
-  vm: `vm-of-${name}`,
-  network,
-  vni,
-  mac: `02:00:00:00:${vni.toString(16).padStart(2, '0')}:${addresses[0]?.split('.').at(-1)?.padStart(2, '0') ?? '00'}`,
-  addresses,
-  host,
-  encapAddress: host === undefined ? undefined : `192.0.2.${host.slice(1)}`,
-});
+const endpoint = (name: string, network: string, vni: number, addresses: string[], host?: string): Endpoint =>
+  endpointOf({
+    ifaceId: `iface-${name}`,
+    name,
+    vm: `vm-of-${name}`,
+    network,
+    vni,
+    mac: 0x020000000000 + vni * 256 + Number(addresses[0]?.split('.').at(3) ?? 6),
+    addresses: addresses.map((text) => parseIp(text) ?? expect.fail(text)),
+    ...(host === undefined ? {} : { host, encapAddress: parseIp(`192.0.2.${host.slice(1)}`) ?? 0 }),
+  });
+
+const DOCUMENTS = documentsOf(`
+kind: Network
+metadata: {name: front}
+spec: {subnets: [10.0.0.0/24, 'fd00::/64']}
+status: {vni: 10}
+---
+kind: Network
+metadata: {name: back}
+spec: {subnets: [10.0.1.0/24]}
+status: {vni: 20}
+---
+kind: Network
+metadata: {name: elsewhere}
+spec: {subnets: [10.0.0.0/24]}
+status: {vni: 30}
+---
+kind: Router
+metadata: {name: edge}
+spec: {interfaces: [{network: front, address: 10.0.0.254/24}, {network: back, address: 10.0.1.254/24}]}
+status: {}
+---
+kind: Policy
+metadata: {name: shop}
+spec:
+  tier: application
+  appliesTo: [{network: front}]
+  ingress: [{name: web, action: allow}, {name: rest, action: deny}]
+  egress: [{name: web, action: deny}]
+status: {rules: {ingress/web: {number: 1000, priority: 1}, egress/web: {number: 1001, priority: 2}}}
+`);
 
 const TOPOLOGY: TraceTopology = {
+  documents: DOCUMENTS,
   endpoints: [
     endpoint('web-1', 'front', 10, ['10.0.0.1', 'fd00::1'], 'h1'),
     endpoint('web-2', 'front', 10, ['10.0.0.2', 'FD00:0::2'], 'h2'),
@@ -29,18 +65,6 @@ const TOPOLOGY: TraceTopology = {
     { ...endpoint('nic-a', 'front', 10, ['10.0.0.21'], 'h1'), vm: 'two-nics' },
     { ...endpoint('nic-b', 'back', 20, ['10.0.1.21'], 'h1'), vm: 'two-nics' },
   ],
-  network: (name) => {
-    const interfaces = [
-      { network: 'front', address: '10.0.0.254' },
-      { network: 'back', address: '10.0.1.254' },
-    ];
-    const networks = {
-      front: { name, vni: 10, subnets: ['10.0.0.0/24', 'fd00::/64'], router: { name: 'edge', interfaces } },
-      back: { name, vni: 20, subnets: ['10.0.1.0/24'], router: { name: 'edge', interfaces } },
-      elsewhere: { name, vni: 30, subnets: ['10.0.0.0/24'] },
-    };
-    return networks[name as keyof typeof networks];
-  },
 };
 /** FNV-1a of `edge` behind 0a:53, computed by hand from the published algorithm. */
 const EDGE_MAC = (() => {
@@ -132,5 +156,21 @@ describe('createRequest', () => {
     expect(ask().packet).toMatchObject({ sourcePort: 49_152 + 1234, destinationPort: 80, ttl: 64, size: null });
     expect(ask({ sourcePort: 999, ttl: 1, size: 1400 }).packet).toMatchObject({ sourcePort: 999, ttl: 1, size: 1400 });
     expect(ask({ protocol: 'icmp' }).packet).toMatchObject({ sourcePort: 0, destinationPort: 0 });
+  });
+});
+
+describe('ruleLookup', () => {
+  it('names a rule by its number, in the words of its policy', () => {
+    const lookup = ruleLookup(DOCUMENTS);
+    expect(lookup(1000)).toEqual({
+      number: 1000,
+      name: 'web',
+      policy: 'shop',
+      tier: 'application',
+      direction: 'ingress',
+      action: 'allow',
+    });
+    expect(lookup(1001)).toMatchObject({ direction: 'egress', action: 'deny' });
+    expect(lookup(1002)).toBeUndefined();
   });
 });
