@@ -35,6 +35,8 @@ export interface SpawnOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** File that gets standard output and error. Default: `<run directory>/log/<target>-<program>.log`. */
   readonly log?: string;
+  /** Whether its standard input closes when this process ends, however it ends, for programs that then end too. Default: empty input. */
+  readonly tied?: boolean;
 }
 
 /** A process that runs in a lab until it ends, is stopped, or the lab goes down. */
@@ -193,7 +195,7 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
     spawn(target, argv, options = {}) {
       const { netns, env } = place(target);
       const log = options.log ?? join(runDir, 'log', `${target}-${basename(argv[0] ?? '')}.log`);
-      return spawnLogged(argv, netns, { ...env, ...options.env }, log);
+      return spawnLogged(argv, { netns, env: { ...env, ...options.env }, log, tied: options.tied ?? false });
     },
 
     guestCounters: async (name) => guests.counters(find(vms, name)),
@@ -239,10 +241,13 @@ function daemonPid(host: ResolvedHost, name: string): number | undefined {
   }
 }
 
-function spawnLogged(argv: readonly string[], netns: string, env: Record<string, string>, log: string): LabProcess {
+function spawnLogged(
+  argv: readonly string[],
+  { netns, env, log, tied }: { netns: string; env: Record<string, string>; log: string; tied: boolean },
+): LabProcess {
   mkdirSync(dirname(log), { recursive: true });
   const out = openSync(log, 'a');
-  const child = spawnCommand(argv, { netns, env, stdio: ['ignore', out, out] });
+  const child = spawnCommand(argv, { netns, env, stdio: [tied ? 'pipe' : 'ignore', out, out] });
   closeSync(out);
   const exited = new Promise<number>((resolve) => {
     child.on('exit', (code, signal) => resolve(exitStatus(code, signal)));

@@ -109,7 +109,9 @@ export function createRpcConnection(
     }
   });
   stream.on('error', (cause) => end(unreachable(cause.message)));
-  stream.on('close', () => end(unreachable('it closed the connection')));
+  const closed = (): void => end(unreachable('it closed the connection'));
+  stream.on('end', closed);
+  stream.on('close', closed);
 
   return {
     call(method, params, timeoutMs) {

@@ -15,7 +15,7 @@ const STATE_DIR = '/run/sonde-lab';
 /** What an instance could leave behind, listed by other means than the lab's own. */
 function traces(instance: string): { netns: string[]; links: string[]; processes: string[]; files: boolean } {
   const lines = (file: string, ...args: string[]): string[] =>
-    execFileSync(file, args, { encoding: 'utf8' })
+    execFileSync(file, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
       .split('\n')
       .filter((line) => line !== '');
   const processes = readdirSync('/proc').filter((pid) => {
@@ -101,14 +101,17 @@ describe('a lab of two hosts with three VMs each', () => {
   it('carries TCP with full 1500-byte packets across hosts', async () => {
     const server = lab.spawn('vm-2-1', ['sh', '-c', 'exec iperf3 -s -1']);
     const client = ['iperf3', '-c', '10.0.2.1', '-n', '16M', '-J', '--connect-timeout', '2000'];
-    let result = await lab.exec('vm-1-1', client);
-    for (let i = 0; i < 20 && result.status !== 0; i++) {
+    type Report = { error?: string; end: { sum_received: { bytes: number } } };
+    const run = async (): Promise<Report> => JSON.parse((await lab.exec('vm-1-1', client)).stdout);
+    let report = await run();
+    // Until the server listens.
+    for (let i = 0; i < 40 && report.error !== undefined; i++) {
       await delay(50);
-      result = await lab.exec('vm-1-1', client);
+      report = await run();
     }
-    expect(result.stderr).toBe('');
+    expect(report.error).toBeUndefined();
     // iperf3 counts what its server has read when the client ends, some of the last window still being on the way.
-    expect(JSON.parse(result.stdout).end.sum_received.bytes).toBeGreaterThan(8 * 1024 * 1024);
+    expect(report.end.sum_received.bytes).toBeGreaterThan(8 * 1024 * 1024);
     expect(await server.exited).toBe(0);
     const whole = ['ping', '-c', '1', '-W', '2', '-M', 'do', '-s', '1472', '10.0.2.1'];
     expect(await lab.exec('vm-1-1', whole)).toMatchObject({ status: 0 });
@@ -135,6 +138,16 @@ describe('a lab of two hosts with three VMs each', () => {
     expect(() => lab.host('host-9')).toThrow(/has no host or VM named host-9; it has host-1, host-2, vm-1-1/);
     await expect(lab.exec('vm-1-1', ['sleep', '9'], { timeoutMs: 100 })).rejects.toMatchObject({ code: 'LAB_TIMEOUT' });
     expect((await lab.exec('vm-1-1', ['no-such-program'])).status).not.toBe(0);
+  });
+
+  it('closes the input of what is tied to this process only when it ends', async () => {
+    const log = `${lab.runDir}/cat.log`;
+    const tied = lab.spawn('host-1', ['sh', '-c', 'cat; echo closed'], { tied: true, log });
+    const free = lab.spawn('host-1', ['sh', '-c', 'cat; echo closed'], { log: `${log}.2` });
+    expect(await free.exited).toBe(0);
+    expect(readFileSync(`${log}.2`, 'utf8')).toBe('closed\n');
+    expect(readFileSync(log, 'utf8')).toBe('');
+    expect(await tied.stop()).toBe(128 + 15);
   });
 
   it('goes down completely from its name alone, twice, with what was spawned in it', async () => {
