@@ -47,7 +47,7 @@ export async function insertRange(
     deps.counts.inserts++;
     deps.counts.messages += messages.length;
     deps.counts.rows += rows;
-    if (rows !== promised(sink, messages)) deps.counts.rowsDisputed++;
+    if (rows !== (promised(sink, messages) ?? rows)) deps.counts.rowsDisputed++;
   } catch (error) {
     if (!(error instanceof SondeError) || error.code !== 'STORE_DATA_REFUSED') throw error;
     // Alone in its range, so that what is buried and what is committed are the same.

@@ -82,10 +82,10 @@ const address = (column: string): string =>
 /** As the API shows a row: addresses as text, the connection's hash as text, since JSON has no 64-bit integers. */
 const SELECTED = FLOW_COLUMNS.map(({ name, type }) => {
   if (type === 'IPv6') return `${address(name)} AS ${name}`;
-  return name === 'connection' ? 'hex(connection) AS connection' : name;
+  return name === 'connection' ? "lower(leftPad(hex(connection), 16, '0')) AS connection" : name;
 }).join(', ');
 
-/** Flow rows that match, newest first. The columns are those of model/flow.ts, with addresses as text ('' for none) and `connection` in hexadecimal. */
+/** Flow rows that match, newest first. The columns are those of model/flow.ts, with addresses as text ('' for none) and `connection` as 16 hexadecimal digits. */
 export function flowsQuery(filter: FlowFilter): Query {
   const { clause, params } = where(filter);
   // In a subquery, so that no condition sees the texts that are selected in place of columns of the same name.

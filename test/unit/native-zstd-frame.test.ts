@@ -1,0 +1,60 @@
+import { randomBytes } from 'node:crypto';
+import { constants, zstdCompressSync } from 'node:zlib';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { WireError } from '../../src/wire/wire-error.ts';
+import { readZstdFrame } from '../../src/wire/zstd-frame.ts';
+
+/** The frames come from the Zstandard library: empty, one block, several, incompressible, constant, with and without checksum, every level's layout. */
+const CONTENTS = [
+  Buffer.alloc(0),
+  Buffer.from('a'),
+  Buffer.from('abc'.repeat(50)),
+  Buffer.alloc(500_000, 7),
+  randomBytes(300_000),
+  Buffer.concat([randomBytes(1000), Buffer.alloc(200_000), randomBytes(1000)]),
+];
+const FRAMES = CONTENTS.flatMap((content) =>
+  [1, 3, 19].flatMap((level) =>
+    [0, 1].map((checksum) => ({
+      checksum: checksum === 1,
+      bytes: zstdCompressSync(content, {
+        params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: checksum },
+      }),
+    })),
+  ),
+);
+
+describe('a Zstandard frame', () => {
+  it('is walked to its end, also with something behind it', () => {
+    for (const { bytes, checksum } of FRAMES) {
+      expect(readZstdFrame(bytes)).toEqual({ length: bytes.length, checksum });
+      expect(readZstdFrame(Buffer.concat([bytes, bytes]))).toEqual({ length: bytes.length, checksum });
+    }
+  });
+
+  it('that was cut anywhere is truncated', () => {
+    for (const { bytes } of FRAMES) {
+      const step = Math.max(1, Math.floor(bytes.length / 300));
+      for (let end = 0; end < bytes.length; end += step)
+        expect(readZstdFrame(bytes.subarray(0, end))).toMatchObject({ code: 'truncated' });
+      expect(readZstdFrame(bytes.subarray(0, -1))).toMatchObject({ code: 'truncated' });
+    }
+  });
+
+  it('of any octets is read within them or refused', () => {
+    const magic = Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd);
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 60 }), fc.boolean(), (tail, starts) => {
+        const bytes = new Uint8Array([...(starts ? magic : []), ...tail]);
+        const frame = readZstdFrame(bytes);
+        expect(frame instanceof WireError || (frame.length > 0 && frame.length <= bytes.length)).toBe(true);
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it('is told from something else', () => {
+    expect(readZstdFrame(Buffer.from('hello world'))).toMatchObject({ code: 'value', offset: 0 });
+  });
+});
