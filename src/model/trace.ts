@@ -19,8 +19,7 @@ const Mac = Type.String({
 const Nullable = <Schema extends TSchema>(schema: Schema) => Type.Union([schema, Type.Null()]);
 const Words = <Values extends string[]>(words: readonly [...Values]) => Type.Enum(words);
 
-export const Protocol = Words(['tcp', 'udp', 'icmp']);
-export type Protocol = Static<typeof Protocol>;
+const Protocol = Words(['tcp', 'udp', 'icmp']);
 
 /** What a person or the API's client asks for. */
 export const TraceSpec = Type.Object(
@@ -93,7 +92,7 @@ export type TraceRequest = Static<typeof TraceRequest>;
 export const ObservationPoint = Words(['injected', 'tunnelled', 'delivered', 'dropped', 'answered', 'failed']);
 export type ObservationPoint = Static<typeof ObservationPoint>;
 
-export const Cause = Words(Object.keys(FAILURE_CAUSES) as [FailureCause, ...FailureCause[]]);
+const Cause = Words(Object.keys(FAILURE_CAUSES) as [FailureCause, ...FailureCause[]]);
 
 /**
  * What one host saw of a trace. It is known by the trace's number, which is all that the packet carries: a host on the way was never told of

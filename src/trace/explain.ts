@@ -221,7 +221,7 @@ function gap(request: TraceRequest): Verdict['evidence'][number] {
 }
 
 /** The packet in words: `A TCP SYN from web-1 (10.0.0.1) to db-1 (10.0.0.2) port 5432`. */
-export function describe(request: Pick<TraceRequest, 'source' | 'destination' | 'packet'>, article = 'A'): string {
+function describe(request: Pick<TraceRequest, 'source' | 'destination' | 'packet'>, article = 'A'): string {
   const { source, destination, packet } = request;
   const kinds = { tcp: 'TCP SYN', udp: 'UDP packet', icmp: 'ping' } as const;
   const kind = packet.ethernetDestination === null ? 'request for the MAC address' : kinds[packet.protocol];

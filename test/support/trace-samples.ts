@@ -24,7 +24,7 @@ export const DB: TraceEnd = {
   encapAddress: '192.0.2.2',
 };
 
-export const REQUESTED_AT = 1_700_000_000_000_000;
+const REQUESTED_AT = 1_700_000_000_000_000;
 
 export function request(changes: Partial<TraceRequest> = {}): TraceRequest {
   return {
