@@ -23,7 +23,7 @@ const SIGNAL_NUMBERS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2,
 const MAX_OUTPUT_CHARS = 64 * 1024 * 1024;
 
 /** `argv` as run inside a namespace. `ip netns exec` replaces itself by the command, so that the pid is the command's. */
-export function insideNetns(netns: string | undefined, argv: readonly string[]): readonly string[] {
+function insideNetns(netns: string | undefined, argv: readonly string[]): readonly string[] {
   return netns === undefined ? argv : ['ip', 'netns', 'exec', netns, ...argv];
 }
 

@@ -5,9 +5,16 @@ import { SondeError } from '../model/errors.ts';
 import { type CommandOptions, type CommandResult, exitStatus, runCommand, spawnCommand } from './command.ts';
 import type { GuestCounters, GuestDriver } from './guests.ts';
 import { createNamespaceGuests } from './namespace-guests.ts';
-import { introducePeers, ovsEnvironment, startOpenvswitch } from './openvswitch.ts';
+import {
+  awaitSwitch,
+  introducePeers,
+  type OvsDaemon,
+  ovsEnvironment,
+  startDaemon,
+  startOpenvswitch,
+} from './openvswitch.ts';
 import { checkPrerequisites } from './prerequisites.ts';
-import { LAB_ENV, listNetns, listProcesses } from './processes.ts';
+import { endProcess, isGone, LAB_ENV, listNetns, listProcesses } from './processes.ts';
 import {
   checkInstanceName,
   DEFAULT_INSTANCE,
@@ -85,6 +92,10 @@ export interface Lab {
   /** Starts a process on a host or in a VM. `down` ends it, also from another process. */
   spawn(target: string, argv: readonly string[], options?: SpawnOptions): LabProcess;
   guestCounters(vm: string): Promise<GuestCounters>;
+  /** Ends a daemon of a host and returns when it is gone; SIGKILL is its crash. No error if it does not run. */
+  stopDaemon(host: string, daemon: OvsDaemon, signal?: 'SIGTERM' | 'SIGKILL'): Promise<void>;
+  /** Starts a stopped daemon again. With ovs-vswitchd comes the host's underlay address, whose device it makes. @throws SondeError */
+  startDaemon(host: string, daemon: OvsDaemon): Promise<void>;
 }
 
 export interface LabDeps {
@@ -132,15 +143,18 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
     return { netns: guests.netns(vm), env: tag, vm };
   };
 
+  /** What a host needs of the underlay each time that ovs-vswitchd has made br-phy. */
+  const connectHost = async (host: ResolvedHost): Promise<void> => {
+    await addressHost(host, base);
+    await introducePeers(resolved, host, base);
+  };
+
   const build = async (): Promise<void> => {
     await buildUnderlay(resolved, base);
     await Promise.all(
       hosts.map(async (host) => {
         await startOpenvswitch(resolved, host, base);
-        await Promise.all([
-          addressHost(host, base).then(() => introducePeers(resolved, host, base)),
-          guests.start(host, host.vms, base),
-        ]);
+        await Promise.all([connectHost(host), guests.start(host, host.vms, base)]);
       }),
     );
     // Written last, and at once: whoever opens the lab finds it whole.
@@ -199,6 +213,19 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
     },
 
     guestCounters: async (name) => guests.counters(find(vms, name)),
+
+    async stopDaemon(name, daemon, signal = 'SIGTERM') {
+      const pid = daemonPid(find(hosts, name), daemon);
+      if (pid !== undefined) await endProcess(pid, signal);
+    },
+
+    async startDaemon(name, daemon) {
+      const host = find(hosts, name);
+      await startDaemon(host, daemon, base);
+      if (daemon === 'ovsdb-server') return;
+      await awaitSwitch(host, base);
+      await connectHost(host);
+    },
   };
   return lab;
 }
@@ -235,7 +262,7 @@ function withSockets(host: ResolvedHost): LabHost {
 function daemonPid(host: ResolvedHost, name: string): number | undefined {
   try {
     const pid = Number(readFileSync(join(host.runDir, `${name}.pid`), 'utf8'));
-    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === name ? pid : undefined;
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === name && !isGone(pid) ? pid : undefined;
   } catch {
     return undefined;
   }

@@ -10,6 +10,7 @@ export const INTEGRATION_BRIDGE = 'br-int';
 export const UNDERLAY_BRIDGE = 'br-phy';
 const TUNNEL_PORT = 'gnv0';
 const SCHEMA = '/usr/share/openvswitch/vswitch.ovsschema';
+const DATABASE = 'conf.db';
 const PROTOCOLS = 'OpenFlow10,OpenFlow13,OpenFlow15';
 
 /** Environment with which OVS's own tools (ovs-vsctl, ovs-ofctl, ovs-appctl) find the daemons of a host. */
@@ -17,27 +18,58 @@ export function ovsEnvironment(runDir: string): Record<string, string> {
   return { OVS_RUNDIR: runDir, OVS_LOGDIR: runDir, OVS_DBDIR: runDir };
 }
 
+/** The daemons of a host. */
+export type OvsDaemon = 'ovsdb-server' | 'ovs-vswitchd';
+
 /**
- * Starts ovsdb-server and ovs-vswitchd of one host in its namespace, with the bridges br-int and br-phy, and the tunnel
- * port where the lab wants one. Returns when ovs-vswitchd has put all of it into effect.
+ * Creates the database of one host and starts its daemons in its namespace, with the bridges br-int and br-phy, and the
+ * tunnel port where the lab wants one. Returns when ovs-vswitchd has put all of it into effect.
  * @throws SondeError LAB_COMMAND_FAILED, with the end of the daemon's log.
  */
 export async function startOpenvswitch(lab: ResolvedLab, host: ResolvedHost, base: CommandOptions): Promise<void> {
-  const { runDir, netns } = host;
+  const { runDir } = host;
   const options = { ...base, env: { ...base.env, ...ovsEnvironment(runDir) } };
-  const what = `start Open vSwitch on ${host.name}`;
-  const database = join(runDir, 'conf.db');
-  const socket = `unix:${join(runDir, 'db.sock')}`;
-  const daemon = (name: string, ...args: string[]): Promise<void> =>
-    startDaemon(what, runDir, name, args, { ...options, netns });
+  const what = `create the database of ${host.name}`;
 
   await mkdir(runDir, { recursive: true });
-  await mustRun(what, ['ovsdb-tool', 'create', database, SCHEMA], options);
-  await daemon('ovsdb-server', database, `--remote=p${socket}`);
+  await mustRun(what, ['ovsdb-tool', 'create', join(runDir, DATABASE), SCHEMA], options);
+  await startDaemon(host, 'ovsdb-server', base);
   await mustRun(what, ['ovs-vsctl', '--no-wait', 'init', '--', ...setExternalIds(host)], options);
-  // A lab never touches a kernel datapath, should the machine have one.
-  await daemon('ovs-vswitchd', socket, '--disable-system');
+  await startDaemon(host, 'ovs-vswitchd', base);
   await mustRun(`create the bridges of ${host.name}`, ['ovs-vsctl', '--timeout=15', ...bridges(lab, host)], options);
+}
+
+/**
+ * Starts a daemon of a host whose database exists. Returns when it listens.
+ * @throws SondeError LAB_COMMAND_FAILED, with the end of the daemon's log.
+ */
+export async function startDaemon(host: ResolvedHost, name: OvsDaemon, base: CommandOptions): Promise<void> {
+  const { runDir, netns } = host;
+  const socket = `unix:${join(runDir, 'db.sock')}`;
+  const own = {
+    'ovsdb-server': [join(runDir, DATABASE), `--remote=p${socket}`],
+    // A lab never touches a kernel datapath, should the machine have one.
+    'ovs-vswitchd': [socket, '--disable-system'],
+  }[name];
+  const log = join(runDir, `${name}.log`);
+  const pidFile = join(runDir, `${name}.pid`);
+  const argv = [name, ...own, '--detach', '--no-chdir', `--pidfile=${pidFile}`, `--log-file=${log}`, '-vconsole:off'];
+  const result = await runCommand(argv, { ...base, netns, env: { ...base.env, ...ovsEnvironment(runDir) } });
+  if (result.status === 0) return;
+  const lines = await readFile(log, 'utf8').catch(() => '');
+  const why = [result.stderr.trim(), ...lines.trim().split('\n').slice(-3)].filter((line) => line !== '').join('; ');
+  throw new SondeError('LAB_COMMAND_FAILED', {
+    what: `start ${name} on ${host.name}`,
+    command: argv.join(' '),
+    why: why || `exit status ${result.status}`,
+  });
+}
+
+/** Returns when ovs-vswitchd has put into effect what the database says. */
+export async function awaitSwitch(host: ResolvedHost, base: CommandOptions): Promise<void> {
+  const options = { ...base, env: { ...base.env, ...ovsEnvironment(host.runDir) } };
+  const touch = ['ovs-vsctl', '--timeout=15', 'set', 'Open_vSwitch', '.', `external_ids:hostname=${host.name}`];
+  await mustRun(`wait for the switch of ${host.name}`, touch, options);
 }
 
 /**
@@ -77,31 +109,4 @@ function bridges(lab: ResolvedLab, host: ResolvedHost): readonly string[] {
 function setExternalIds(host: ResolvedHost): readonly string[] {
   const ids = { hostname: host.name, 'system-id': host.systemId, 'sonde-encap-ip': host.encapIp };
   return ['set', 'Open_vSwitch', '.', ...Object.entries(ids).map(([key, value]) => `external_ids:${key}="${value}"`)];
-}
-
-async function startDaemon(
-  what: string,
-  runDir: string,
-  name: string,
-  args: readonly string[],
-  options: CommandOptions,
-): Promise<void> {
-  const log = join(runDir, `${name}.log`);
-  const flags = [
-    '--detach',
-    '--no-chdir',
-    `--pidfile=${join(runDir, `${name}.pid`)}`,
-    `--log-file=${log}`,
-    '-vconsole:off',
-  ];
-  const argv = [name, ...args, ...flags];
-  const result = await runCommand(argv, options);
-  if (result.status === 0) return;
-  const lines = await readFile(log, 'utf8').catch(() => '');
-  const why = [result.stderr.trim(), ...lines.trim().split('\n').slice(-3)].filter((line) => line !== '').join('; ');
-  throw new SondeError('LAB_COMMAND_FAILED', {
-    what,
-    command: argv.join(' '),
-    why: why || `exit status ${result.status}`,
-  });
 }

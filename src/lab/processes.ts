@@ -47,11 +47,20 @@ export async function endProcesses(list: () => readonly number[]): Promise<void>
   }
 }
 
+/** Sends a signal to one process and returns when it is gone, by force if the signal does not do it in time. */
+export async function endProcess(pid: number, name: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+  signal(pid, name);
+  await gone([pid], TERM_GRACE_MS);
+  if (!isGone(pid)) signal(pid, 'SIGKILL');
+  await gone([pid], TERM_GRACE_MS);
+}
+
 async function gone(pids: readonly number[], withinMs: number): Promise<void> {
   for (let waited = 0; waited < withinMs && !pids.every(isGone); waited += POLL_MS) await delay(POLL_MS);
 }
 
-function isGone(pid: number): boolean {
+/** Whether a process has ended, its parent having taken note of it or not. */
+export function isGone(pid: number): boolean {
   return attempt(() => process.kill(pid, 0)) === undefined || isZombie(pid);
 }
 

@@ -43,7 +43,7 @@ export async function addressHost(host: ResolvedHost, options: CommandOptions): 
       'link set lo up',
       `link set ${UPLINK} up`,
       `link set ${UNDERLAY_BRIDGE} up`,
-      `addr add ${host.encapIp}/${UNDERLAY_PREFIX_LENGTH} dev ${UNDERLAY_BRIDGE}`,
+      `addr replace ${host.encapIp}/${UNDERLAY_PREFIX_LENGTH} dev ${UNDERLAY_BRIDGE}`,
     ],
     { ...options, inside: host.netns },
   );

@@ -4,7 +4,7 @@ import { createJsonFramer, type Json } from '../wire/ovsdb/json-framer.ts';
 import { decodeRpc, encodeRpc, type RpcMessage } from '../wire/ovsdb/json-rpc.ts';
 import { WireError } from '../wire/wire-error.ts';
 
-export interface RpcResponse {
+interface RpcResponse {
   readonly result: Json;
   readonly error: Json;
 }

@@ -16,7 +16,7 @@ type SelectedColumn<S extends Selection, T extends TableName> = S[T] extends rea
   : never;
 
 /** Row of a watched table, with the watched columns. */
-export type SelectedRow<S extends Selection, T extends keyof S & TableName> = Row<T, SelectedColumn<S, T>>;
+type SelectedRow<S extends Selection, T extends keyof S & TableName> = Row<T, SelectedColumn<S, T>>;
 
 /** What happened to one row: `old` undefined for a new one, `new` undefined for one that is gone. */
 export type OvsdbChange<S extends Selection> = {
@@ -28,7 +28,7 @@ export type OvsdbChange<S extends Selection> = {
   };
 }[keyof S & TableName];
 
-export interface OvsdbEvents<S extends Selection> {
+interface OvsdbEvents<S extends Selection> {
   /** The view is complete and current; after a reconnect, after the changes that happened meanwhile. */
   up: [];
   /** The server is out of reach. The view stays as it was last. */

@@ -117,6 +117,16 @@ describe('a lab of two hosts with three VMs each', () => {
     expect(await lab.exec('vm-1-1', whole)).toMatchObject({ status: 0 });
   });
 
+  it('restarts a switch that crashed, with its underlay', async () => {
+    await lab.stopDaemon('host-2', 'ovs-vswitchd', 'SIGKILL');
+    expect(lab.status()).toMatchObject({ state: 'partial' });
+    await lab.startDaemon('host-2', 'ovs-vswitchd');
+    expect(lab.status()).toMatchObject({ state: 'up' });
+    await bridgeHosts(lab);
+    expect(await ping(lab, 'vm-1-1', 'vm-2-3')).toBe(0);
+    expect(await ping(lab, 'vm-2-1', 'vm-1-3')).toBe(0);
+  });
+
   it('refuses its name to a second lab and leaves the first alone', async () => {
     await expect(createLab(labSpec({ instance: `${NAME}-a` })).up()).rejects.toMatchObject({ code: 'LAB_NAME_IN_USE' });
     expect(lab.status().state).toBe('up');

@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -152,33 +152,6 @@ async function until(condition: () => boolean, what: string): Promise<void> {
   if (!condition()) throw new Error(`waited 5 s for: ${what}`);
 }
 
-/** Stops and starts ovsdb-server, as a package upgrade would. */
-async function restartServer(whileDown: () => void | Promise<void> = () => {}, resume = true): Promise<void> {
-  const pid = Number(readFileSync(`${host.runDir}/ovsdb-server.pid`, 'utf8'));
-  process.kill(pid, 'SIGTERM');
-  await until(() => spawnSync('kill', ['-0', String(pid)]).status !== 0, 'ovsdb-server to end');
-  await whileDown();
-  if (resume) await startServer();
-}
-
-async function startServer(): Promise<void> {
-  const run = host.runDir;
-  const flags = [
-    '--detach',
-    '--no-chdir',
-    `--pidfile=${run}/ovsdb-server.pid`,
-    '-vconsole:off',
-    `--log-file=${run}/ovsdb-server.log`,
-  ];
-  const started = await lab.exec('host-1', [
-    'ovsdb-server',
-    `${run}/conf.db`,
-    `--remote=punix:${run}/db.sock`,
-    ...flags,
-  ]);
-  expect(started).toMatchObject({ status: 0 });
-}
-
 describe('the table of columns', () => {
   it('says what the schema of ovsdb-server says', async () => {
     const rpc = createRpcConnection(
@@ -300,15 +273,15 @@ describe('OVSDB client', () => {
     vsctl('--no-wait', 'set', 'Bridge', 'br-int', 'external_ids:before=1');
     await differences(client);
     client.events.on('change', (batch) => changes.push(...batch));
-    await restartServer(async () => {
-      await until(() => !client.up, 'the client to notice');
-      await expect(client.transact([])).rejects.toMatchObject({ code: 'OVS_UNREACHABLE' });
-      // The database is changed while no client is there to hear of it.
-      const bridge = [['name', '==', 'br-int']];
-      const mutations = [['external_ids', 'insert', ['map', [['meanwhile', '2']]]]];
-      const steps = ['Open_vSwitch', { op: 'mutate', table: 'Bridge', where: bridge, mutations }];
-      execFileSync('ovsdb-tool', ['transact', `${host.runDir}/conf.db`, JSON.stringify(steps)]);
-    });
+    await lab.stopDaemon('host-1', 'ovsdb-server');
+    await until(() => !client.up, 'the client to notice');
+    await expect(client.transact([])).rejects.toMatchObject({ code: 'OVS_UNREACHABLE' });
+    // The database is changed while no client is there to hear of it.
+    const bridge = [['name', '==', 'br-int']];
+    const mutations = [['external_ids', 'insert', ['map', [['meanwhile', '2']]]]];
+    const steps = ['Open_vSwitch', { op: 'mutate', table: 'Bridge', where: bridge, mutations }];
+    execFileSync('ovsdb-tool', ['transact', `${host.runDir}/conf.db`, JSON.stringify(steps)]);
+    await lab.startDaemon('host-1', 'ovsdb-server');
     await until(() => client.up, 'the client to come back');
     expect(seen).toEqual(['down', 'up']);
     const ofBridge = changes.flatMap((one) => (one.table === 'Bridge' && one.new?.name === 'br-int' ? [one] : []));
@@ -320,24 +293,23 @@ describe('OVSDB client', () => {
   });
 
   it('waits for a server that is not there yet', async () => {
-    await restartServer(async () => {
-      const client = createOvsdbClient({
-        socket: host.ovsdbSocket,
-        tables: WATCHED,
-        backoff: { leastMs: 20, mostMs: 100 },
-      });
-      clients.push(client);
-      const reasons: string[] = [];
-      client.events.on('trouble', (error) => reasons.push(error.message));
-      client.start();
-      await until(() => reasons.length >= 3, 'three attempts');
-      expect(reasons[0]).toMatch(
-        /^Open vSwitch does not answer at .*db\.sock: (there is no such|nobody listens on that) socket\.$/,
-      );
-      await startServer();
-      await until(() => client.up, 'the client to connect');
-      expect(await differences(client)).toEqual([]);
-    }, false);
+    await lab.stopDaemon('host-1', 'ovsdb-server', 'SIGKILL');
+    const client = createOvsdbClient({
+      socket: host.ovsdbSocket,
+      tables: WATCHED,
+      backoff: { leastMs: 20, mostMs: 100 },
+    });
+    clients.push(client);
+    const reasons: string[] = [];
+    client.events.on('trouble', (error) => reasons.push(error.message));
+    client.start();
+    await until(() => reasons.length >= 3, 'three attempts');
+    expect(reasons[0]).toMatch(
+      /^Open vSwitch does not answer at .*db\.sock: (there is no such|nobody listens on that) socket\.$/,
+    );
+    await lab.startDaemon('host-1', 'ovsdb-server');
+    await until(() => client.up, 'the client to connect');
+    expect(await differences(client)).toEqual([]);
   });
 
   it('takes a server that stopped answering for dead', async () => {
@@ -383,6 +355,13 @@ describe('unixctl', () => {
     ['tnl/ports/show', '-v'],
   ])('%s %s prints what ovs-appctl prints', async (method, ...args) => {
     expect(await unixctl.call(method, args)).toBe(appctl(method, ...args));
+  });
+
+  it('goes on after a restart of the switch', async () => {
+    await lab.stopDaemon('host-1', 'ovs-vswitchd');
+    await expect(unixctl.call('version')).rejects.toMatchObject({ code: 'OVS_UNREACHABLE' });
+    await lab.startDaemon('host-1', 'ovs-vswitchd');
+    expect(await unixctl.call('dpif/show')).toBe(appctl('dpif/show'));
   });
 
   it('passes on why a command is refused', async () => {

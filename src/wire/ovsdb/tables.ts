@@ -78,7 +78,7 @@ export const OVS_TABLES = {
   },
 } as const satisfies Record<string, Record<string, ColumnType>>;
 
-export type OvsTables = typeof OVS_TABLES;
+type OvsTables = typeof OVS_TABLES;
 export type TableName = keyof OvsTables;
 export type ColumnName<T extends TableName> = keyof OvsTables[T] & string;
 

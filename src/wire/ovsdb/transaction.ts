@@ -4,12 +4,12 @@ import { type ColumnName, columnType, type TableName, type WritableRow } from '.
 import { encodeValue } from './value.ts';
 
 /** Which rows: all whose columns satisfy every condition (RFC 7047, section 5.1). `uuid` stands for `_uuid ==`. */
-export type Where<T extends TableName> =
+type Where<T extends TableName> =
   | { readonly uuid: string }
   | readonly (readonly [ColumnName<T>, '==' | '!=' | 'includes' | 'excludes', unknown])[];
 
 /** How one column changes (RFC 7047, section 5.1). `delete` of a map's pairs also takes an array of keys. */
-export type Mutation<T extends TableName> = readonly [ColumnName<T>, 'insert' | 'delete' | '+=' | '-=', unknown];
+type Mutation<T extends TableName> = readonly [ColumnName<T>, 'insert' | 'delete' | '+=' | '-=', unknown];
 
 type OperationOn<T extends TableName> =
   | { readonly op: 'insert'; readonly table: T; readonly row: WritableRow<T>; readonly uuidName?: string }

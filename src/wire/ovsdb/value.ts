@@ -6,7 +6,7 @@ import { isArray } from './json-rpc.ts';
 export type AtomType = 'string' | 'integer' | 'real' | 'boolean' | 'uuid';
 
 /** A row that the same transaction inserts, referred to by its `uuid-name`. For writing only. */
-export interface NamedUuid {
+interface NamedUuid {
   readonly namedUuid: string;
 }
 

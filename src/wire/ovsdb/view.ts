@@ -4,7 +4,7 @@ import { isObject } from './json-rpc.ts';
 import { columnType, type Selection, type TableName } from './tables.ts';
 import { type AnyValue, applyDiff, decodeValue, defaultValue, sameValue } from './value.ts';
 
-export type AnyRow = Readonly<Record<string, AnyValue>>;
+type AnyRow = Readonly<Record<string, AnyValue>>;
 
 /** Rows by table and uuid. */
 export type Rows = ReadonlyMap<TableName, ReadonlyMap<string, AnyRow>>;
