@@ -111,14 +111,14 @@ const uint32 = (value: unknown): number =>
 const timeOf = (at: unknown, { timestamp }: BusMessage): number =>
   typeof at === 'number' && at >= 0 && at < 4_102_444_800e6 ? Math.trunc(at) : timestamp * 1000;
 
-export const EVENTS_SINK = documentSink('sonde.events', 'events', EVENT_COLUMNS, (event, document, message) => ({
+const EVENTS_SINK = documentSink('sonde.events', 'events', EVENT_COLUMNS, (event, document, message) => ({
   time: timeOf(event.at, message),
   host: word(event.host) || (message.key ?? ''),
   kind: word(event.kind),
   document,
 }));
 
-export const OBSERVATIONS_SINK = documentSink(
+const OBSERVATIONS_SINK = documentSink(
   'sonde.observations',
   'observations',
   OBSERVATION_COLUMNS,

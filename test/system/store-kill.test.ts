@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { zstdCompressSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
@@ -34,7 +35,7 @@ const NOON_US = 1_767_268_800_000_000;
 async function startCollector(): Promise<ChildProcess> {
   const started = spawn(
     process.execPath,
-    [join(import.meta.dirname, '../support/collector-process.ts'), bus, join(folder, 'store')],
+    [fileURLToPath(new URL('../support/collector-process.ts', import.meta.url)), bus, join(folder, 'store')],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
   child = started;

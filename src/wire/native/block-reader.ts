@@ -5,7 +5,7 @@ import { type NativeType, parseTypeName } from './type-name.ts';
 import type { NativeColumn } from './value-types.ts';
 
 /** A column of a block, with one value a row; scalars.ts says how each type looks. Text that is not UTF-8 is read with replacement characters, a FixedString without its padding, a map as a list of pairs. */
-export interface DecodedColumn extends NativeColumn {
+interface DecodedColumn extends NativeColumn {
   readonly values: readonly unknown[];
 }
 

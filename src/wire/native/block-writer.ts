@@ -5,7 +5,7 @@ import { parseTypeName } from './type-name.ts';
 import type { CellOf, NativeColumn, RowOf } from './value-types.ts';
 
 /** A column of a block that is being written. */
-export interface BlockColumn<Value> {
+interface BlockColumn<Value> {
   readonly length: number;
   push(value: Value): void;
 }

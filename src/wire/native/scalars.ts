@@ -6,7 +6,7 @@
  * `bigint`. DateTime is seconds, DateTime64(P) is ticks of 10^-P s, both since the epoch in UTC. An IPv4 address is an unsigned number. An IPv6 address
  * is written from a `number` (an IPv4 address, mapped to ::ffff:a.b.c.d), a `bigint` or 16 bytes, and read as `bigint`. A UUID is its text.
  */
-export interface Scalar<Write, Read> {
+interface Scalar<Write, Read> {
   /** Octets a cell. */
   readonly width: number;
   write(view: DataView, at: number, value: Write): void;
