@@ -167,7 +167,7 @@ describe('a lab of two hosts with three VMs each', () => {
     await delay(100);
     await removeLab({ instance: `${NAME}-a` });
     expect(await stubborn.exited).toBeGreaterThan(128);
-    await outsideEnd;
+    expect(await outsideEnd).toEqual([null, 'SIGTERM']);
     expect(traces(`${NAME}-a`)).toEqual(before);
     expect(lab.status()).toMatchObject({ state: 'down', processes: 0 });
     await lab.down();
