@@ -25,7 +25,18 @@ export const REGISTERS = {
   trace: 'reg9',
   /** Bit 0: the packet is traced. Bits 8-15: depth. Rides with the trace number in the Geneve option. */
   traceFlags: 'reg10',
+  /** ofport of the local endpoint whose rules judge the packet now; also its conntrack zone. */
+  judged: 'reg11',
+  /** Which of the two judgements it is, see STAGES. */
+  stage: 'reg12',
+  /** Number of the rule that the judgement came to; 0: none applied. */
+  decision: 'reg13',
+  /** Address space of the judged endpoint: the lowest VNI of the networks that its router joins. */
+  space: 'reg14',
 } as const;
+
+/** A packet is judged on the sender's host by the sender's rules, then on the receiver's by the receiver's. */
+export const STAGES = { egress: 0, ingress: 1 } as const;
 
 export const TRACE_FLAG_MARKED = 0x1;
 

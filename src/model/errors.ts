@@ -31,6 +31,73 @@ export const ERRORS = {
     do: 'Compare the command with `ovs-appctl list-commands` of the installed version.',
   },
 
+  // --- The bus
+  BUS_BACKLOG: {
+    status: 503,
+    says: 'The bus at {where} is not reached, and {octets} octets wait for it already, as many as are kept.',
+    do: 'Bring the server back, or lower the rate; what is refused here is not kept by the bus.',
+  },
+  BUS_DISK_FULL: {
+    status: 507,
+    says: 'The disk of the bus at {where} is full.',
+    do: 'Free space there, or keep messages for a shorter time; agents keep theirs meanwhile.',
+  },
+  BUS_FAILED: {
+    status: 503,
+    says: 'The bus at {where} could not {what}: {why}.',
+    do: 'It is tried again where that is safe; if the reason does not pass, restart the server.',
+  },
+  BUS_FRAME_INVALID: {
+    status: 400,
+    says: 'The bus at {where} was sent what it does not understand: {why}.',
+    do: 'Compare the versions of agent and server.',
+  },
+  BUS_IN_USE: {
+    status: 409,
+    says: 'Another process has the bus at {where} open.',
+    do: 'Stop that process, or give this one a data directory of its own.',
+  },
+  BUS_MESSAGE_REFUSED: {
+    status: 422,
+    says: 'The bus does not take message {index} for topic {topic}: {why}.',
+    do: 'Correct what the reason names; nothing of the call was appended.',
+  },
+  BUS_NOT_OPENED: {
+    status: 503,
+    says: 'The bus at {where} cannot be opened: {why}.',
+    do: 'Name a directory that this user can create and write; if the files were damaged, restore them from a backup.',
+  },
+  BUS_PARTITION_REVOKED: {
+    status: 409,
+    says: 'Partition {partition} of topic {topic} does not belong to this member of group {group} any more.',
+    do: 'Nothing was committed. The member that has the partition now goes on from the last commit.',
+  },
+  BUS_REFUSED: {
+    status: 401,
+    says: 'The bus at {where} refuses this client: {why}.',
+    do: 'Give the agent the token that the server was given.',
+  },
+  BUS_STOPPED: {
+    status: 503,
+    says: 'The bus at {where} is not open.',
+    do: 'Try again when it has started.',
+  },
+  BUS_TOPIC_UNKNOWN: {
+    status: 404,
+    says: 'The bus has no topic {topic}; it has {known}.',
+    do: 'Name one of those; if the topic is of a newer version, update the server first.',
+  },
+  BUS_UNREACHABLE: {
+    status: 503,
+    says: 'The bus at {where} does not answer: {why}.',
+    do: 'Check that the server runs and that the address is right; the connection is tried again and again.',
+  },
+  SPOOL_NOT_OPENED: {
+    status: 503,
+    says: 'The spool at {where} cannot be opened: {why}.',
+    do: 'Name a directory that this user can create and write, with room for the spool.',
+  },
+
   // --- The lab
   LAB_COMMAND_FAILED: {
     status: 500,
@@ -160,6 +227,22 @@ export const ERRORS = {
     status: 503,
     says: 'The store at {where} is not open.',
     do: 'Try again when the server has started.',
+  },
+  // --- Documents
+  DOCUMENTS_INVALID: {
+    status: 422,
+    says: 'The documents are not applied, {count} problem(s): {summary}.',
+    do: 'Correct what is named and apply again; nothing of the batch is in force.',
+  },
+  DOCUMENT_UNKNOWN: {
+    status: 404,
+    says: 'There is no document {document}.',
+    do: 'List what there is: sonde get networks, routers, endpoints, groups or policies.',
+  },
+  POLICY_TIER_FULL: {
+    status: 422,
+    says: 'Tier {tier} would have more than {most} rules.',
+    do: 'Move policies to another tier, or join rules that differ in their peers only.',
   },
 } as const satisfies Record<string, { status: number; says: string; do: string }>;
 

@@ -1,0 +1,70 @@
+import { COLLECTOR_SET, DROP_REASONS, type DropReason, REGISTERS, TRACE_FLAG_MARKED } from '../../model/datapath.ts';
+import type { FieldName } from '../../wire/openflow/fields.ts';
+import type { Action, Flow, Match, Value } from '../../wire/openflow/flow.ts';
+import { cookieOf, TABLES, type TableName } from '../pipeline.ts';
+
+/** The vocabulary of the compiler: each function is one phrase of OpenFlow, so that a table reads as what it does. */
+
+type Register = keyof typeof REGISTERS;
+
+export function set(register: Register, value: number): Action {
+  return { type: 'set_field', field: REGISTERS[register], value };
+}
+
+export function setField(field: FieldName, value: Value): Action {
+  return { type: 'set_field', field, value };
+}
+
+export function copy(src: FieldName, dst: FieldName): Action {
+  return { type: 'copy_field', src: { field: src }, dst: { field: dst } };
+}
+
+/** Goes on in any table, also an earlier one, which GOTO_TABLE cannot. */
+export function resubmit(table: TableName): Action {
+  return { type: 'resubmit', table: TABLES[table].number };
+}
+
+/** To the drop table, with the reason in its register. */
+export function drop(reason: DropReason): readonly Action[] {
+  return [set('reason', DROP_REASONS[reason].number), resubmit('drop')];
+}
+
+/** Towards the port that it came from. With another in_port than 0 the switch would refuse that. */
+export function backToSender(): readonly Action[] {
+  return [copy(REGISTERS.source, REGISTERS.destination), setField('in_port', 0), resubmit('output')];
+}
+
+/** Every packet counts: probabilities are over 65,535. */
+const ALWAYS = 65_535;
+
+/** One IPFIX observation of each packet; see DOMAINS for what the point means. */
+export function sample(domain: number, point: number): Action {
+  return { type: 'sample', probability: ALWAYS, collectorSet: COLLECTOR_SET, domain, point };
+}
+
+export const ETHERTYPE = { ipv4: 0x0800, arp: 0x0806 } as const;
+export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, sctp: 132 } as const;
+
+/** Matches marked packets only. */
+export const MARKED: Match = { [REGISTERS.traceFlags]: [TRACE_FLAG_MARKED, TRACE_FLAG_MARKED] };
+
+/** Bits of ct_state. OVS lib/packets.h, CS_*. */
+export const CT = { new: 0x01, established: 0x02, related: 0x04, reply: 0x08, invalid: 0x10, tracked: 0x20 } as const;
+
+export function flow(
+  table: TableName,
+  priority: number,
+  subject: number,
+  match: Match,
+  actions: readonly Action[],
+  goto?: TableName,
+): Flow {
+  return {
+    table: TABLES[table].number,
+    priority,
+    cookie: cookieOf(table, subject),
+    match,
+    actions,
+    ...(goto === undefined ? {} : { gotoTable: TABLES[goto].number }),
+  };
+}

@@ -1,0 +1,160 @@
+import { DOMAINS, DROP_REASONS, OBSERVATION_POINTS, REGISTERS, STAGES, TRACE_OPTION } from '../../model/datapath.ts';
+import { maskOf } from '../../wire/address.ts';
+import type { Action, Flow } from '../../wire/openflow/flow.ts';
+import { backToSender, copy, drop, ETHERTYPE, flow, IP_PROTOCOL, MARKED, sample, set, setField } from './build.ts';
+import { ipv4Of, type NetworkView, type RouterView, type Topology } from './topology.ts';
+
+const ICMP = { echoReply: 0, echoRequest: 8 } as const;
+const FRESH_TTL = 64;
+const MULTICAST_BIT = 0x01_00_00_00_00_00;
+/** To the controller's packet-in connection, whole. */
+const CONTROLLER_ID = 0;
+
+/** routing, neighbour, destination, output, tunnel, drop: where a packet goes, and what is told of it at its end. */
+export function forwarding(topology: Topology, tunnel: number | undefined, encapAddress: number): Flow[] {
+  return [
+    ...topology.localNetworks.flatMap(routing),
+    flow('routing', 0, 0, {}, [], 'destination'),
+    ...topology.networks.flatMap(neighbours),
+    flow('neighbour', 0, 0, {}, drop('UNKNOWN_DESTINATION')),
+    ...destinations(topology, encapAddress),
+    ...output(topology),
+    ...intoTunnel(tunnel),
+    ...drops(),
+  ];
+}
+
+function routing(network: NetworkView): Flow[] {
+  const { router, vni } = network;
+  if (router === undefined) return [];
+  const toRouter = { [REGISTERS.network]: vni, eth_dst: router.mac, eth_type: ETHERTYPE.ipv4 };
+  return [
+    ...router.interfaces.map((one) => echo(toRouter, router, one.own, vni)),
+    ...[0, 1].map((ttl) => flow('routing', 300, vni, { ...toRouter, nw_ttl: ttl }, drop('TTL_EXCEEDED'))),
+    ...router.interfaces.map((one) =>
+      flow(
+        'routing',
+        200 + one.length,
+        one.vni,
+        { ...toRouter, ipv4_dst: one.length === 32 ? one.address : [one.address, maskOf(one.length)] },
+        [set('network', one.vni), setField('eth_src', router.mac), { type: 'dec_ttl' }],
+        'neighbour',
+      ),
+    ),
+    flow('routing', 100, vni, toRouter, drop('NO_ROUTE')),
+  ];
+}
+
+/** The router answers pings to its own addresses, on the sender's host. */
+function echo(toRouter: object, router: RouterView, address: number, vni: number): Flow {
+  const match = {
+    ...toRouter,
+    ipv4_dst: address,
+    ip_proto: IP_PROTOCOL.icmp,
+    icmpv4_type: ICMP.echoRequest,
+    icmpv4_code: 0,
+  };
+  return flow('routing', 400, vni, match, [
+    copy('eth_src', 'eth_dst'),
+    setField('eth_src', router.mac),
+    copy('ipv4_src', 'ipv4_dst'),
+    setField('ipv4_src', address),
+    setField('icmpv4_type', ICMP.echoReply),
+    setField('nw_ttl', FRESH_TTL),
+    ...backToSender(),
+  ]);
+}
+
+function neighbours(network: NetworkView): Flow[] {
+  return network.endpoints.flatMap((endpoint) =>
+    ipv4Of(endpoint).map((address) =>
+      flow(
+        'neighbour',
+        50,
+        network.vni,
+        { [REGISTERS.network]: network.vni, eth_type: ETHERTYPE.ipv4, ipv4_dst: address },
+        [setField('eth_dst', endpoint.mac)],
+        'destination',
+      ),
+    ),
+  );
+}
+
+function destinations(topology: Topology, encapAddress: number): Flow[] {
+  const flows: Flow[] = [];
+  const localByIfaceId = new Map(topology.locals.map((local) => [local.endpoint.ifaceId, local]));
+  for (const { vni, endpoints } of topology.networks) {
+    for (const endpoint of endpoints) {
+      const local = localByIfaceId.get(endpoint.ifaceId);
+      const match = { [REGISTERS.network]: vni, eth_dst: endpoint.mac };
+      if (local !== undefined) {
+        const actions = [set('destination', local.ofport), set('space', local.space)];
+        flows.push(flow('destination', 50, local.ofport, match, actions, 'ingressTrack'));
+      } else if (typeof endpoint.encapAddress === 'number' && endpoint.encapAddress !== encapAddress) {
+        // What came out of a tunnel never goes into one again: a stale location must not make a loop.
+        const fromHere = { ...match, [REGISTERS.stage]: STAGES.egress };
+        const actions = [set('tunnelDestination', endpoint.encapAddress)];
+        flows.push(flow('destination', 50, vni, fromHere, actions, 'tunnel'));
+      }
+    }
+  }
+  flows.push(
+    flow('destination', 30, 0, { eth_dst: [MULTICAST_BIT, MULTICAST_BIT] }, drop('MULTICAST')),
+    flow('destination', 20, 0, { [REGISTERS.stage]: STAGES.ingress }, drop('WRONG_LOCATION')),
+    flow('destination', 0, 0, {}, drop('UNKNOWN_DESTINATION')),
+  );
+  return flows;
+}
+
+function output(topology: Topology): Flow[] {
+  return [
+    // Depth `path`: the last port is named, and the guest never sees the packet.
+    flow('output', 100, 0, MARKED, [observe(OBSERVATION_POINTS.delivered)]),
+    ...topology.locals.map(({ ofport }) =>
+      flow('output', 50, ofport, { [REGISTERS.destination]: ofport }, [
+        sample(DOMAINS.delivered, ofport),
+        { type: 'output', port: ofport },
+      ]),
+    ),
+    flow('output', 0, 0, {}, drop('UNKNOWN_DESTINATION')),
+  ];
+}
+
+function intoTunnel(tunnel: number | undefined): Flow[] {
+  if (tunnel === undefined) return [flow('tunnel', 0, 0, {}, drop('UNKNOWN_DESTINATION'))];
+  const address: readonly Action[] = [
+    { type: 'copy_field', src: { field: REGISTERS.network }, dst: { field: 'tun_id', offset: 0, bits: 32 } },
+    copy(REGISTERS.tunnelDestination, 'tun_dst'),
+  ];
+  const { field } = TRACE_OPTION;
+  return [
+    flow('tunnel', 100, 0, MARKED, [
+      ...address,
+      { type: 'copy_field', src: { field: REGISTERS.trace }, dst: { field, offset: 32, bits: 32 } },
+      { type: 'copy_field', src: { field: REGISTERS.traceFlags }, dst: { field, offset: 0, bits: 32 } },
+      observe(OBSERVATION_POINTS.tunnelled),
+      { type: 'output', port: tunnel },
+    ]),
+    flow('tunnel', 50, 0, {}, [...address, { type: 'output', port: tunnel }]),
+  ];
+}
+
+function drops(): Flow[] {
+  // The two reasons of policy were reported in `record`, with their rule.
+  const { POLICY_DENY: _rule, DEFAULT_DENY: _default, ...builtIn } = DROP_REASONS;
+  return [
+    flow('drop', 100, 0, MARKED, [observe(OBSERVATION_POINTS.dropped)]),
+    ...Object.values(builtIn).flatMap(({ number }) =>
+      (['egress', 'ingress'] as const).map((stage) =>
+        flow('drop', 50, number, { [REGISTERS.reason]: number, [REGISTERS.stage]: STAGES[stage] }, [
+          sample(DOMAINS[stage], number),
+        ]),
+      ),
+    ),
+    flow('drop', 0, 0, {}, []),
+  ];
+}
+
+function observe(point: number): Action {
+  return { type: 'controller', controllerId: CONTROLLER_ID, userdata: Uint8Array.of(point) };
+}

@@ -1,0 +1,221 @@
+import { DROP_REASONS, REGISTERS } from '../../model/datapath.ts';
+import {
+  type EgressRule,
+  type IngressRule,
+  isKind,
+  type Peer,
+  type PortMatch,
+  type Selector,
+  type Stored,
+  type StoredDocument,
+  TIERS,
+} from '../../model/documents.ts';
+import type { Endpoint } from '../../model/endpoint.ts';
+import { maskOf } from '../../wire/address.ts';
+import type { Action, Flow, Match } from '../../wire/openflow/flow.ts';
+import { PRIORITY_BANDS } from '../pipeline.ts';
+import { CT, ETHERTYPE, flow, IP_PROTOCOL, resubmit, setField } from './build.ts';
+import { type Block, normalize } from './prefix-set.ts';
+import { ipv4Of, ipv4Prefix, type LocalEndpoint, type Topology } from './topology.ts';
+
+export type Direction = 'ingress' | 'egress';
+
+/** A rule that has flows on this host. */
+export interface CompiledRule {
+  readonly number: number;
+  readonly action: 'allow' | 'deny';
+}
+
+const RULE_TABLES = { ingress: 'ingressRules', egress: 'egressRules' } as const;
+/** The far end of a connection, by its original tuple: whoever it was opened to, or from. */
+const FAR = { ingress: 'ct_nw_src', egress: 'ct_nw_dst' } as const;
+
+/** Whether a selector without a cidr selects the endpoint. */
+export function selects(selector: Selector, endpoint: Endpoint): boolean {
+  return (
+    selector.cidr === undefined &&
+    (selector.vm === undefined || selector.vm === endpoint.vm) &&
+    (selector.network === undefined || selector.network === endpoint.network) &&
+    (selector.project === undefined || selector.project === endpoint.project) &&
+    (selector.application === undefined || selector.application === endpoint.application) &&
+    Object.entries(selector.labels ?? {}).every(([key, value]) => endpoint.labels[key] === value)
+  );
+}
+
+/** Flows of every rule that applies to a local endpoint, and the isolation that comes with being selected. */
+export function rules(
+  documents: readonly StoredDocument[],
+  topology: Topology,
+): { readonly flows: readonly Flow[]; readonly compiled: readonly CompiledRule[] } {
+  const groups = new Map<string, readonly Selector[]>();
+  for (const each of documents) if (isKind(each, 'Group')) groups.set(each.metadata.name, each.spec.members);
+  const selectorsOf = (peers: readonly Peer[]): readonly Selector[] =>
+    peers.flatMap((peer) => ('group' in peer ? (groups.get(peer.group) ?? []) : [peer]));
+
+  const bySpace = Map.groupBy(
+    topology.networks.flatMap((network) => network.endpoints),
+    (endpoint) => topology.spaceOf(endpoint.network),
+  );
+  const flows: Flow[] = [];
+  const compiled: CompiledRule[] = [];
+  const isolated = { ingress: new Map<number, number>(), egress: new Map<number, number>() };
+
+  for (const policy of documents) {
+    if (!isKind(policy, 'Policy')) continue;
+    const applies = selectorsOf(policy.spec.appliesTo);
+    const judged = topology.locals.filter(({ endpoint }) => applies.some((selector) => selects(selector, endpoint)));
+    if (judged.length === 0) continue;
+    for (const direction of ['ingress', 'egress'] as const) {
+      const list: readonly (IngressRule & EgressRule)[] | undefined = policy.spec[direction];
+      if (list === undefined) continue;
+      if (TIERS[policy.spec.tier].isolates) {
+        for (const { ofport } of judged) isolated[direction].set(ofport, PRIORITY_BANDS[policy.spec.tier].first - 1);
+      }
+      for (const rule of list) {
+        const status = policy.status.rules?.[`${direction}/${rule.name}`];
+        if (status === undefined) continue;
+        compiled.push({ number: status.number, action: rule.action });
+        const peers = direction === 'ingress' ? rule.from : rule.to;
+        const far = peers && selectorsOf(peers);
+        Map.groupBy(judged, (local) => local.space).forEach((locals, space) => {
+          const blocks = far && blocksOf(far, bySpace.get(space) ?? []);
+          flows.push(...ruleFlows({ policy, direction, rule, ...status, locals, space, blocks }));
+        });
+      }
+    }
+  }
+  for (const direction of ['ingress', 'egress'] as const) {
+    for (const [ofport, priority] of isolated[direction]) {
+      const deny = denied(0, DROP_REASONS.DEFAULT_DENY.number);
+      flows.push(flow(RULE_TABLES[direction], priority, ofport, { [REGISTERS.judged]: ofport }, deny));
+    }
+  }
+  return { flows, compiled };
+}
+
+/** Addresses that selectors mean within one address space, as blocks that do not overlap. */
+function blocksOf(selectors: readonly Selector[], endpoints: readonly Endpoint[]): readonly Block[] {
+  const blocks: Block[] = [];
+  for (const selector of selectors) {
+    if (selector.cidr !== undefined) {
+      const prefix = ipv4Prefix(selector.cidr);
+      if (prefix !== undefined) blocks.push(prefix);
+    } else {
+      for (const endpoint of endpoints) {
+        if (selects(selector, endpoint)) for (const address of ipv4Of(endpoint)) blocks.push({ address, length: 32 });
+      }
+    }
+  }
+  return normalize(blocks);
+}
+
+interface RuleInput {
+  readonly policy: Stored<'Policy'>;
+  readonly direction: Direction;
+  readonly rule: { readonly action: 'allow' | 'deny'; readonly ports?: readonly PortMatch[] };
+  readonly number: number;
+  readonly priority: number;
+  readonly locals: readonly LocalEndpoint[];
+  readonly space: number;
+  /** undefined: anyone. */
+  readonly blocks: readonly Block[] | undefined;
+}
+
+/**
+ * A rule has a priority of its own, so flows of two rules never meet at one priority, and within a dimension no two values overlap: that is
+ * what conjunctions need to be well defined (ovs-fields(7), "Conjunctive Match Fields").
+ */
+function ruleFlows(input: RuleInput): Flow[] {
+  const { direction, rule, number, priority, locals, space, blocks } = input;
+  const table = RULE_TABLES[direction];
+  const verdict = rule.action === 'allow' ? allowed(number) : denied(number, DROP_REASONS.POLICY_DENY.number);
+  const base: Match = {
+    eth_type: ETHERTYPE.ipv4,
+    // Without these two bits known, the original tuple is not there to match.
+    ct_state: [CT.tracked, CT.tracked | CT.invalid],
+    [REGISTERS.space]: space,
+  };
+  const dimensions: Match[][] = [locals.map(({ ofport }) => ({ [REGISTERS.judged]: ofport }))];
+  if (blocks !== undefined) {
+    dimensions.push(
+      blocks.map(({ address, length }) => ({
+        [FAR[direction]]: length === 32 ? address : ([address, maskOf(length)] as const),
+      })),
+    );
+  }
+  if (rule.ports !== undefined) dimensions.push(portMatches(rule.ports));
+  // A group without members: nobody can match.
+  if (dimensions.some((values) => values.length === 0)) return [];
+
+  const single = Object.assign({}, base, ...dimensions.filter((values) => values.length === 1).flat()) as Match;
+  const many = dimensions.filter((values) => values.length > 1);
+  if (many.length < 2) {
+    return (many[0] ?? [{}]).map((value) => flow(table, priority, number, { ...single, ...value }, verdict));
+  }
+  return [
+    ...many.flatMap((values, clause) =>
+      values.map((value) =>
+        flow(table, priority, number, { ...single, ...value }, [
+          // The space is in every match, so the rule's number is enough of an id in all of them.
+          { type: 'conjunction', id: number, clause, clauses: many.length },
+        ]),
+      ),
+    ),
+    flow(table, priority, number, { ...base, conj_id: number }, verdict),
+  ];
+}
+
+function allowed(number: number): Action[] {
+  return [setField(REGISTERS.decision, number), resubmit('record')];
+}
+
+function denied(number: number, reason: number): Action[] {
+  return [setField(REGISTERS.decision, number), setField(REGISTERS.reason, reason), resubmit('record')];
+}
+
+function portMatches(ports: readonly PortMatch[]): Match[] {
+  const seen = new Map<string, Match>();
+  for (const { protocol, port } of ports) {
+    const proto = { ct_nw_proto: IP_PROTOCOL[protocol] };
+    for (const part of port === undefined ? [undefined] : portBlocks(port)) {
+      const match: Match =
+        part === undefined
+          ? proto
+          : { ...proto, ct_tp_dst: part.mask === 0xffff ? part.value : ([part.value, part.mask] as const) };
+      seen.set(JSON.stringify(match), match);
+    }
+  }
+  return withoutCovered([...seen.values()]);
+}
+
+/** Drops ports that another entry of the same protocol covers: overlapping values of one clause are not defined. */
+function withoutCovered(matches: readonly Match[]): Match[] {
+  const read = (match: Match): readonly [proto: number, value: number, mask: number] => {
+    const port = match.ct_tp_dst;
+    if (port === undefined) return [Number(match.ct_nw_proto), 0, 0];
+    return typeof port === 'object'
+      ? [Number(match.ct_nw_proto), Number(port[0]), Number(port[1])]
+      : [Number(match.ct_nw_proto), Number(port), 0xffff];
+  };
+  return matches.filter((match) => {
+    const [proto, value, mask] = read(match);
+    return !matches.some((other) => {
+      if (other === match) return false;
+      const [otherProto, otherValue, otherMask] = read(other);
+      return otherProto === proto && (mask & otherMask) === otherMask && (value & otherMask) === otherValue;
+    });
+  });
+}
+
+/** A port or an inclusive range as value and mask, fewest first: the usual decomposition into aligned powers of two. */
+export function portBlocks(port: number | string): readonly { readonly value: number; readonly mask: number }[] {
+  const [first = 0, last = first] = typeof port === 'number' ? [port] : port.split('-').map(Number);
+  const blocks: { value: number; mask: number }[] = [];
+  for (let at = first; at <= last; ) {
+    let size = 1;
+    while (at % (size * 2) === 0 && at + size * 2 - 1 <= last && size < 65_536) size *= 2;
+    blocks.push({ value: at, mask: 0x10000 - size });
+    at += size;
+  }
+  return blocks;
+}
