@@ -101,7 +101,7 @@ export function createTracePoint(config: TracePointConfig, deps: TracePointDeps)
 
   /** One message list in flight at a time: what comes meanwhile goes together, so a burst costs few round trips. */
   const flush = async (): Promise<void> => {
-    // One turn of the loop first, so that what the switch hands over together travels together.
+    // After the callback that is running: what the switch handed over in one read travels together.
     await Promise.resolve();
     while (waiting.length > 0) {
       const batch = waiting;
