@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createCollector, DEFAULT_COLLECTOR_CONFIG } from '../../src/collector/collector.ts';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
 import { createFileBus } from './file-bus.ts';
@@ -8,7 +9,14 @@ const store = createChdbStore({ directory: storeDirectory, retentionDays: 0, que
 const collector = createCollector(
   { ...DEFAULT_COLLECTOR_CONFIG, lingerMs: 1, maxRows: 3_000 },
   {
-    store,
+    // Confirms late, so that a kill often finds rows that are stored and not yet committed.
+    store: {
+      async insertNative(...insert) {
+        const rows = await store.insertNative(...insert);
+        await sleep(40);
+        return rows;
+      },
+    },
     bus: createFileBus(busDirectory),
     onFailure: (error, topic, partition) =>
       process.stderr.write(`${topic}:${partition}: ${(error as Error).message}\n`),
