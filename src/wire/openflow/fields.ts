@@ -4,6 +4,7 @@ export const OXM_CLASS = {
   nxmNx: 0x0001,
   basic: 0x8000,
   packetRegister: 0x8001,
+  ericsson: 0x1000,
   experimenter: 0xffff,
 } as const;
 
@@ -17,9 +18,14 @@ interface FieldSpec {
 const of = (number: number, bits: number): FieldSpec => ({ class: OXM_CLASS.nxmOf, number, bits });
 const nx = (number: number, bits: number): FieldSpec => ({ class: OXM_CLASS.nxmNx, number, bits });
 const basic = (number: number, bits: number): FieldSpec => ({ class: OXM_CLASS.basic, number, bits });
+const ericsson = (number: number, bits: number): FieldSpec => ({ class: OXM_CLASS.ericsson, number, bits });
 const packet = (number: number, bits: number): FieldSpec => ({ class: OXM_CLASS.packetRegister, number, bits });
 
-/** Match fields by their names in ovs-fields(7), spelled as OXM spells them. Source: OpenFlow 1.5.1 table 12, OVS meta-flow.h. */
+/**
+ * Match fields by their names in ovs-fields(7), spelled as OXM spells them. Source: OpenFlow 1.5.1 table 12, OVS meta-flow.h.
+ * A match is written in the order of this table, so a field stands after those that it presupposes (eth_type before ip_proto
+ * before tcp_dst): switches refuse another order.
+ */
 export const FIELDS = {
   in_port: basic(0, 32),
   metadata: basic(2, 64),
@@ -54,6 +60,8 @@ export const FIELDS = {
   nd_target: basic(31, 128),
   nd_sll: basic(32, 48),
   nd_tll: basic(33, 48),
+  nd_reserved: ericsson(1, 32),
+  nd_options_type: ericsson(2, 8),
   mpls_label: basic(34, 20),
   mpls_tc: basic(35, 3),
   mpls_bos: basic(36, 1),
@@ -61,6 +69,8 @@ export const FIELDS = {
   tcp_flags: basic(42, 12),
   actset_output: basic(43, 32),
   packet_type: basic(44, 32),
+  /** The 16-bit input port of OpenFlow 1.0: actions of Open vSwitch still name it. */
+  nxm_in_port: of(0, 16),
   vlan_tci: of(4, 16),
   reg0: nx(0, 32),
   reg1: nx(1, 32),
@@ -91,6 +101,68 @@ export const FIELDS = {
   // An option of 8 octets; the TLV map of the switch decides, and Sonde maps no other length.
   tun_metadata0: nx(40, 64),
   tun_metadata1: nx(41, 64),
+  tun_metadata2: nx(42, 64),
+  tun_metadata3: nx(43, 64),
+  tun_metadata4: nx(44, 64),
+  tun_metadata5: nx(45, 64),
+  tun_metadata6: nx(46, 64),
+  tun_metadata7: nx(47, 64),
+  tun_metadata8: nx(48, 64),
+  tun_metadata9: nx(49, 64),
+  tun_metadata10: nx(50, 64),
+  tun_metadata11: nx(51, 64),
+  tun_metadata12: nx(52, 64),
+  tun_metadata13: nx(53, 64),
+  tun_metadata14: nx(54, 64),
+  tun_metadata15: nx(55, 64),
+  tun_metadata16: nx(56, 64),
+  tun_metadata17: nx(57, 64),
+  tun_metadata18: nx(58, 64),
+  tun_metadata19: nx(59, 64),
+  tun_metadata20: nx(60, 64),
+  tun_metadata21: nx(61, 64),
+  tun_metadata22: nx(62, 64),
+  tun_metadata23: nx(63, 64),
+  tun_metadata24: nx(64, 64),
+  tun_metadata25: nx(65, 64),
+  tun_metadata26: nx(66, 64),
+  tun_metadata27: nx(67, 64),
+  tun_metadata28: nx(68, 64),
+  tun_metadata29: nx(69, 64),
+  tun_metadata30: nx(70, 64),
+  tun_metadata31: nx(71, 64),
+  tun_metadata32: nx(72, 64),
+  tun_metadata33: nx(73, 64),
+  tun_metadata34: nx(74, 64),
+  tun_metadata35: nx(75, 64),
+  tun_metadata36: nx(76, 64),
+  tun_metadata37: nx(77, 64),
+  tun_metadata38: nx(78, 64),
+  tun_metadata39: nx(79, 64),
+  tun_metadata40: nx(80, 64),
+  tun_metadata41: nx(81, 64),
+  tun_metadata42: nx(82, 64),
+  tun_metadata43: nx(83, 64),
+  tun_metadata44: nx(84, 64),
+  tun_metadata45: nx(85, 64),
+  tun_metadata46: nx(86, 64),
+  tun_metadata47: nx(87, 64),
+  tun_metadata48: nx(88, 64),
+  tun_metadata49: nx(89, 64),
+  tun_metadata50: nx(90, 64),
+  tun_metadata51: nx(91, 64),
+  tun_metadata52: nx(92, 64),
+  tun_metadata53: nx(93, 64),
+  tun_metadata54: nx(94, 64),
+  tun_metadata55: nx(95, 64),
+  tun_metadata56: nx(96, 64),
+  tun_metadata57: nx(97, 64),
+  tun_metadata58: nx(98, 64),
+  tun_metadata59: nx(99, 64),
+  tun_metadata60: nx(100, 64),
+  tun_metadata61: nx(101, 64),
+  tun_metadata62: nx(102, 64),
+  tun_metadata63: nx(103, 64),
   tun_flags: nx(104, 16),
   ct_state: nx(105, 32),
   ct_zone: nx(106, 16),
@@ -120,3 +192,35 @@ export const FIELDS = {
 } as const satisfies Record<string, FieldSpec>;
 
 export type FieldName = keyof typeof FIELDS;
+
+/** NXM numbers of fields that have an OXM number too. A switch answers with either; both are read as one field. */
+export const NXM_ALIASES = {
+  eth_dst: [OXM_CLASS.nxmOf, 1],
+  eth_src: [OXM_CLASS.nxmOf, 2],
+  eth_type: [OXM_CLASS.nxmOf, 3],
+  ip_proto: [OXM_CLASS.nxmOf, 6],
+  ipv4_src: [OXM_CLASS.nxmOf, 7],
+  ipv4_dst: [OXM_CLASS.nxmOf, 8],
+  tcp_src: [OXM_CLASS.nxmOf, 9],
+  tcp_dst: [OXM_CLASS.nxmOf, 10],
+  udp_src: [OXM_CLASS.nxmOf, 11],
+  udp_dst: [OXM_CLASS.nxmOf, 12],
+  icmpv4_type: [OXM_CLASS.nxmOf, 13],
+  icmpv4_code: [OXM_CLASS.nxmOf, 14],
+  arp_op: [OXM_CLASS.nxmOf, 15],
+  arp_spa: [OXM_CLASS.nxmOf, 16],
+  arp_tpa: [OXM_CLASS.nxmOf, 17],
+  tun_id: [OXM_CLASS.nxmNx, 16],
+  arp_sha: [OXM_CLASS.nxmNx, 17],
+  arp_tha: [OXM_CLASS.nxmNx, 18],
+  ipv6_src: [OXM_CLASS.nxmNx, 19],
+  ipv6_dst: [OXM_CLASS.nxmNx, 20],
+  icmpv6_type: [OXM_CLASS.nxmNx, 21],
+  icmpv6_code: [OXM_CLASS.nxmNx, 22],
+  nd_target: [OXM_CLASS.nxmNx, 23],
+  nd_sll: [OXM_CLASS.nxmNx, 24],
+  nd_tll: [OXM_CLASS.nxmNx, 25],
+  ipv6_label: [OXM_CLASS.nxmNx, 27],
+  ip_ecn: [OXM_CLASS.nxmNx, 28],
+  tcp_flags: [OXM_CLASS.nxmNx, 34],
+} as const satisfies { readonly [F in FieldName]?: readonly [oxmClass: number, number: number] };

@@ -3,10 +3,18 @@ import type { FieldName } from './fields.ts';
 /** A field's value: decoding yields a number for fields up to 48 bits and a bigint for wider ones; encoding takes either. */
 export type Value = number | bigint;
 
-/** Fields that a packet must have, each exactly or under a mask. */
-export type Match = { readonly [F in FieldName]?: Value | readonly [value: Value, mask: Value] };
+/** Where a match keeps fields that the table of fields does not name: OXM headers and payloads as they came. */
+export const UNKNOWN_FIELDS: unique symbol = Symbol('unknown fields');
 
-/** Bits of a field; the whole field where `offset` and `bits` are absent. */
+/** Fields that a packet must have, each exactly or under a mask. A value has no bits outside its mask: switches refuse that. */
+export type Match = { readonly [F in FieldName]?: Value | readonly [value: Value, mask: Value] } & {
+  readonly [UNKNOWN_FIELDS]?: readonly Uint8Array[];
+};
+
+/**
+ * Bits of a field; the whole field where `offset` and `bits` are absent. Of vlan_vid a switch copies 12 bits only, of tun_flags 1:
+ * name them.
+ */
 export interface FieldSlice {
   readonly field: FieldName;
   readonly offset?: number;
@@ -46,6 +54,7 @@ export type Action =
       readonly persistent?: boolean;
       readonly hash?: boolean;
       readonly random?: boolean;
+      /** IPv4 as numbers, IPv6 as bigints. */
       readonly address?: readonly [first: Value, last?: Value];
       readonly port?: readonly [first: number, last?: number];
     }
@@ -70,6 +79,30 @@ export type Action =
       readonly samplingPort?: number;
       readonly direction?: 'ingress' | 'egress';
     }
+  | {
+      readonly type: 'learn';
+      readonly table: number;
+      readonly priority: number;
+      readonly cookie?: bigint;
+      readonly idleTimeout?: number;
+      readonly hardTimeout?: number;
+      readonly finIdleTimeout?: number;
+      readonly finHardTimeout?: number;
+      /** NX_LEARN_F_*: 1 send flow-removed, 2 delete learned flows with this one, 4 write the result to `resultDst`. */
+      readonly flags?: number;
+      /** Most flows to learn; needs no `resultDst`. */
+      readonly limit?: number;
+      /** One bit that tells whether the flow was learned. */
+      readonly resultDst?: FieldSlice;
+      readonly specs: readonly LearnSpec[];
+    }
+  | { readonly type: 'check_pkt_larger'; readonly length: number; readonly dst: FieldSlice }
+  | { readonly type: 'delete_field'; readonly field: FieldName }
+  | { readonly type: 'fin_timeout'; readonly idleTimeout: number; readonly hardTimeout: number }
+  | { readonly type: 'set_queue'; readonly queue: number }
+  | { readonly type: 'pop_queue' }
+  /** Output of the first `maxLen` octets of the packet. */
+  | { readonly type: 'output_trunc'; readonly port: number; readonly maxLen: number }
   | { readonly type: 'clone'; readonly actions: readonly Action[] }
   | { readonly type: 'dec_ttl' }
   | { readonly type: 'push_vlan'; readonly ethertype: number }
@@ -79,6 +112,12 @@ export type Action =
   | { readonly type: 'exit' }
   /** An action that this codec does not know, kept as it came. */
   | { readonly type: 'unknown'; readonly bytes: Uint8Array };
+
+/** One part of the flow that a learn action adds: what it matches, what it loads, where it sends. */
+export type LearnSpec =
+  | { readonly match: FieldSlice; readonly from: FieldSlice | Value }
+  | { readonly load: FieldSlice; readonly from: FieldSlice | Value }
+  | { readonly output: FieldSlice };
 
 /** A flow of a table: the unit of compile, diff and dump. */
 export interface Flow {
@@ -93,4 +132,11 @@ export interface Flow {
   /** Seconds; 0 or absent: never. */
   readonly idleTimeout?: number;
   readonly hardTimeout?: number;
+  /** Instruction WRITE_METADATA. */
+  readonly writeMetadata?: { readonly value: bigint; readonly mask: bigint };
+  /** OFPFF_*: 1 send flow-removed, 2 check overlap, 4 reset counts. */
+  readonly flags?: number;
+  readonly importance?: number;
+  /** Other instructions (WRITE_ACTIONS, CLEAR_ACTIONS, STAT_TRIGGER), kept as they came. */
+  readonly otherInstructions?: readonly Uint8Array[];
 }
