@@ -13,6 +13,8 @@ export function admission(topology: Topology, tunnel: number | undefined): Flow[
     ...portSecurity(topology),
     ...topology.localNetworks.flatMap(arpOfNetwork),
     ...ownArp(topology),
+    // Nobody waits for an answer of a guest's: the pipeline gives them all. Guests announce themselves this way too.
+    flow('arp', 20, 0, { eth_type: ETHERTYPE.arp, arp_op: ARP.reply }, []),
     flow('arp', 0, 0, {}, drop('ARP_UNRESOLVED')),
   ];
 }

@@ -108,6 +108,8 @@ function destinations(topology: Topology, encapAddress: number): Flow[] {
 
 function output(topology: Topology): Flow[] {
   return [
+    // Only what the pipeline sends back to its sender has no port that it came from.
+    flow('output', 110, 0, { ...MARKED, in_port: 0 }, [observe(OBSERVATION_POINTS.answered)]),
     // Depth `path`: the last port is named, and the guest never sees the packet.
     flow('output', 100, 0, MARKED, [observe(OBSERVATION_POINTS.delivered)]),
     ...topology.locals.map(({ ofport }) =>

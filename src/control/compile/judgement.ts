@@ -1,7 +1,7 @@
 import { DOMAINS, DROP_REASONS, REGISTERS, STAGES } from '../../model/datapath.ts';
-import type { Action, Flow, Match } from '../../wire/openflow/flow.ts';
+import type { Flow, Match } from '../../wire/openflow/flow.ts';
 import { TABLES } from '../pipeline.ts';
-import { CT, copy, drop, ETHERTYPE, flow, MARKED, resubmit, sample } from './build.ts';
+import { CT, copy, drop, ETHERTYPE, flow, MARKED, resubmit, sample, set } from './build.ts';
 import type { CompiledRule } from './rules.ts';
 
 /** Bits of ct_label that hold the number of the rule that let the connection begin. */
@@ -52,16 +52,14 @@ function tracking(side: SideName): Flow[] {
     ct_state: [CT.tracked | bits, CT.tracked | mask],
     eth_type: ETHERTYPE.ipv4,
   });
-  const stage: Action = { type: 'set_field', field: REGISTERS.stage, value: STAGES[side] };
+  const stage = set('stage', STAGES[side]);
   return [
     flow(track, 50, 0, { eth_type: ETHERTYPE.ipv4 }, [
       stage,
       copy(endpoint, REGISTERS.judged),
-      {
-        type: 'ct',
-        zone: { field: endpoint, offset: 0, bits: 16 },
-        table: TABLES[state].number,
-      },
+      // The first judgement's must not pass for the second's where no rule applies.
+      set('decision', 0),
+      { type: 'ct', zone: { field: endpoint, offset: 0, bits: 16 }, table: TABLES[state].number },
     ]),
     // ARP between endpoints is answered before it comes here; nothing else is carried.
     flow(track, 0, 0, {}, [stage, ...drop('UNSUPPORTED')]),

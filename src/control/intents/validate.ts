@@ -70,9 +70,9 @@ export function validate(documents: readonly Document[], whereOf: WhereOf): read
     if (isKind(document, 'Router')) checkRouter(document, subnets, { say, refer, claim });
     else if (isKind(document, 'Endpoint')) checkEndpoint(document, subnets, { say, refer, claim });
     else if (isKind(document, 'Group')) {
-      document.spec.members.forEach((member, at) =>
-        checkPeer(document, `spec.members[${at}]`, member, { say, refer, claim }),
-      );
+      for (const [at, member] of document.spec.members.entries()) {
+        checkPeer(document, `spec.members[${at}]`, member, { say, refer, claim });
+      }
     } else if (isKind(document, 'Policy')) checkPolicy(document, { say, refer, claim });
   }
   return problems;
@@ -163,7 +163,8 @@ function checkPolicy(document: Extract<Document, { kind: 'Policy' }>, checks: Ch
       if (names.has(rule.name)) checks.say(document, `${field}.name`, `a name of its own in ${direction}`, rule.name);
       names.add(rule.name);
       const [side, peers] = 'from' in rule ? ['from', rule.from] : ['to', 'to' in rule ? rule.to : undefined];
-      (peers ?? []).forEach((peer: Peer, i: number) => checkPeer(document, `${field}.${side}[${i}]`, peer, checks));
+      for (const [i, peer] of (peers ?? []).entries())
+        checkPeer(document, `${field}.${side}[${i}]`, peer as Peer, checks);
       (rule.ports ?? []).forEach(({ protocol, port }, i) => {
         if (port === undefined) return;
         if (protocol === 'icmp')
