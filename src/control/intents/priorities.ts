@@ -21,7 +21,7 @@ export function assignPriorities(rules: readonly RankedRule[]): ReadonlyMap<stri
     const own = rules.filter((rule) => rule.tier === tier);
     if (own.length > band.last - band.first + 1) return { full: tier };
     const assigned = keepAndInsert(own, band.first, band.last) ?? layOut(own, band.first, band.last);
-    own.forEach((rule, at) => result.set(rule.id, assigned[at]!));
+    for (const [at, rule] of own.entries()) result.set(rule.id, assigned[at]!);
   }
   return result;
 }
