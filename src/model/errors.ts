@@ -239,6 +239,11 @@ export const ERRORS = {
     says: 'There is no document {document}.',
     do: 'List what there is: sonde get networks, routers, endpoints, groups or policies.',
   },
+  NOT_REALIZED: {
+    status: 504,
+    says: 'The change has not taken effect within {seconds} s.',
+    do: 'See which host is behind and why: sonde get hosts.',
+  },
   POLICY_TIER_FULL: {
     status: 422,
     says: 'Tier {tier} would have more than {most} rules.',
