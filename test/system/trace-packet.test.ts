@@ -125,9 +125,9 @@ describe('a traced frame, read by tshark', () => {
       asked({ ethernetDestination: null }),
     ];
     expect(frames.map(describeFrame)).toEqual([
-      '10.0.0.1:40000 > 10.0.0.2:5432 tcp ttl 64',
+      '10.0.0.1:40000 > 10.0.0.2:5432 tcp [S] ttl 64',
       '[fd00::1]:40000 > [fd00::ffff:2]:5432 udp ttl 64',
-      '10.0.0.1 > 10.0.0.2 icmp ttl 64',
+      '10.0.0.1 > 10.0.0.2 icmp echo request 1234/1 ttl 64',
       '10.0.0.1 asks for 10.0.0.2 arp',
     ]);
   });

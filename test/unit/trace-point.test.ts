@@ -139,7 +139,7 @@ describe('createTracePoint', () => {
       ['failed', 'VIF_DOWN', expect.stringContaining('gone')],
       ['failed', 'CONTROLLER_DOWN', expect.any(String)],
       ['failed', 'INJECTION_FAILED', 'OFPBAC_BAD_OUT_PORT'],
-      ['failed', 'INJECTION_FAILED', expect.stringContaining('MAC')],
+      ['failed', 'INJECTION_FAILED', expect.stringContaining('not an address')],
     ]);
   });
 
@@ -201,7 +201,7 @@ describe('createTracePoint', () => {
         tunnel: null,
         endpoint: { name: 'web-1' },
         registers: { tunnelDestination: '192.0.2.2' },
-        packet: '10.0.0.1:40000 > 10.0.0.2:5432 tcp ttl 64',
+        packet: '10.0.0.1:40000 > 10.0.0.2:5432 tcp [S] ttl 64',
       },
     ]);
   });
