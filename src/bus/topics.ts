@@ -11,7 +11,7 @@ export const TOPICS = {
     partitions: 4,
     compacted: false,
     retentionHours: 24,
-    key: 'trace id',
+    key: 'trace number',
     doc: 'What one host saw of a trace.',
   },
   'sonde.requests': {

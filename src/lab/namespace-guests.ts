@@ -20,11 +20,13 @@ export function createNamespaceGuests(): GuestDriver {
       );
       await Promise.all([
         ...vms.map((vm) => configureNic(vm, options)),
-        plug(host, vms, options),
-        ipBatch(
-          `set the ports of ${host.name} up`,
-          vms.map((vm) => `link set ${vm.tap} up`),
-          { ...options, inside: host.netns },
+        // Not at once: Open vSwitch sets PROMISC by reading and rewriting all flags of the link, which can undo UP.
+        plug(host, vms, options).then(() =>
+          ipBatch(
+            `set the ports of ${host.name} up`,
+            vms.map((vm) => `link set ${vm.tap} up`),
+            { ...options, inside: host.netns },
+          ),
         ),
       ]);
     },
