@@ -1,5 +1,5 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
-import { backoffMs } from '../link/backoff.ts';
+import { backoffMs } from '../model/backoff.ts';
 import type { BusMessage } from './bus.ts';
 import type { ReadLimits } from './log-store.ts';
 import type { PartitionLog } from './partition-log.ts';
