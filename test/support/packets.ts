@@ -41,8 +41,7 @@ export const TSHARK_FIELDS = {
   'ip.id': (p) => p.ipv4?.identification,
   'ip.flags.df': (p) => p.ipv4?.dontFragment,
   'ip.flags.mf': (p) => p.ipv4?.moreFragments,
-  // In octets.
-  'ip.frag_offset': (p) => p.ipv4 && p.ipv4.fragmentOffset * 8,
+  'ip.frag_offset': (p) => p.ipv4?.fragmentOffset,
   'ip.ttl': (p) => p.ipv4?.ttl,
   'ip.proto': (p) => p.ipv4?.protocol,
   'ip.checksum': (p) => p.ipv4?.checksum,
@@ -63,7 +62,7 @@ export const TSHARK_FIELDS = {
   'tcp.window_size_value': (p) => p.tcp?.window,
   'tcp.checksum': (p) => p.tcp?.checksum,
   'tcp.urgent_pointer': (p) => p.tcp?.urgent,
-  'tcp.options': (p) => hex(p.tcp?.options),
+  'tcp.options': (p) => asValue(hex(p.tcp?.options) ?? ''),
   'udp.srcport': (p) => p.udp?.sourcePort,
   'udp.dstport': (p) => p.udp?.destinationPort,
   'udp.length': (p) => p.udp?.length,
@@ -116,21 +115,33 @@ export function asValue(text: string): string | number | undefined {
 
 const u = (bits: number) => fc.integer({ min: 0, max: 2 ** bits - 1 });
 const ipv6Address = fc.bigInt({ min: 0n, max: (1n << 128n) - 1n });
-const wordsOf = (most: number) =>
-  fc.integer({ min: 0, max: most }).chain((n) => fc.uint8Array({ minLength: n * 4, maxLength: n * 4 }));
+
+/** NOP; MSS; window scale and NOP; SACK permitted and NOPs; timestamps and NOPs. */
+const tcpOptions = fc
+  .array(fc.constantFrom('01010101', '020405b4', '03030701', '04020101', '0101080a0000000100000002'), { maxLength: 3 })
+  .map((words) => Uint8Array.from(Buffer.from(words.join(''), 'hex')));
+/** RFC 9260 section 3.3.1: a DATA chunk. */
+const sctpChunk = fc.uint8Array({ minLength: 1, maxLength: 40 }).map((data) => {
+  const chunk = new Uint8Array(16 + Math.ceil(data.length / 4) * 4);
+  chunk.set([0, 3, 0, 16 + data.length]);
+  chunk.set(data, 16);
+  return chunk;
+});
 
 const transport = (v6: boolean): fc.Arbitrary<Partial<PacketSpec>> => {
   const payload = fc.uint8Array({ maxLength: 60 });
   const ports = { sourcePort: u(16), destinationPort: u(16) };
   const icmp = fc.record({
-    type: v6 ? fc.constantFrom(1, 128, 129) : u(8),
+    type: v6 ? fc.constantFrom(128, 129) : fc.constantFrom(0, 8),
     code: u(8),
     identifier: u(16),
     sequence: u(16),
   });
   const nd = fc.record({
     target: ipv6Address,
-    options: fc.array(fc.record({ type: u(8), data: fc.uint8Array({ minLength: 6, maxLength: 6 }) }), { maxLength: 3 }),
+    options: fc.array(fc.record({ type: fc.constantFrom(1, 2), data: fc.uint8Array({ minLength: 6, maxLength: 6 }) }), {
+      maxLength: 3,
+    }),
   });
   const tcp = fc.record({
     ...ports,
@@ -139,12 +150,12 @@ const transport = (v6: boolean): fc.Arbitrary<Partial<PacketSpec>> => {
     flags: u(12),
     window: u(16),
     urgent: u(16),
-    options: wordsOf(10),
+    options: tcpOptions,
   });
   return fc.oneof(
     fc.record({ tcp, payload }),
     fc.record({ udp: fc.record(ports), payload }),
-    fc.record({ sctp: fc.record({ ...ports, verificationTag: u(32) }), payload }),
+    fc.record({ sctp: fc.record({ ...ports, verificationTag: u(32) }), payload: sctpChunk }),
     v6 ? fc.record({ icmpv6: icmp, payload }) : fc.record({ icmp, payload }),
     ...(v6 ? [fc.record({ icmpv6: fc.record({ type: fc.constantFrom(135, 136), code: u(8) }), nd })] : []),
   );
@@ -158,7 +169,8 @@ const ipv4 = fc.record({
   ttl: u(8),
   source: u(32),
   destination: u(32),
-  options: wordsOf(10),
+  // No operation, as often as it fits.
+  options: fc.integer({ min: 0, max: 10 }).map((words) => new Uint8Array(words * 4).fill(1)),
 });
 const ipv6 = fc.record({
   dscp: u(6),
@@ -168,7 +180,13 @@ const ipv6 = fc.record({
   source: ipv6Address,
   destination: ipv6Address,
 });
-const arp = fc.record({ operation: u(16), senderMac: u(48), senderIp: u(32), targetMac: u(48), targetIp: u(32) });
+const arp = fc.record({
+  operation: fc.constantFrom(1, 2),
+  senderMac: u(48),
+  senderIp: u(32),
+  targetMac: u(48),
+  targetIp: u(32),
+});
 const link = fc.record({
   eth: fc.record({ destination: u(48), source: u(48) }),
   vlans: fc.array(fc.record({ priority: u(3), dropEligible: u(1), id: u(12) }), { maxLength: 2 }),

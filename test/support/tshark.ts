@@ -57,7 +57,7 @@ export function readByTshark(
     const file = join(folder, 'frames.pcap');
     writeFileSync(file, pcapOf(frames));
     const sums = ['ip', 'tcp', 'udp'].flatMap((name) => ['-o', `${name}.check_checksum:TRUE`]);
-    const crc = ['-o', 'sctp.checksum:TRUE', '-o', 'ip.defragment:FALSE', '-o', 'ipv6.defragment:FALSE'];
+    const crc = ['-o', 'sctp.checksum:crc-32c', '-o', 'ip.defragment:FALSE', '-o', 'ipv6.defragment:FALSE'];
     const format = ['-T', 'fields', '-E', 'separator=|', '-E', `occurrence=${occurrence}`];
     const argv = ['-n', '-r', file, ...format, ...sums, ...crc, ...args, ...fields.flatMap((field) => ['-e', field])];
     const result = spawnSync('tshark', argv, { encoding: 'utf8', maxBuffer: 1 << 28 });
