@@ -4,6 +4,90 @@
  * Codes are stable: programs match on them. Keep the table sorted by area, then code.
  */
 export const ERRORS = {
+  // --- The API and its clients
+  API_ANSWER_INVALID: {
+    status: 502,
+    says: 'What answers at {where} is no Sonde server of this version: {why}.',
+    do: 'Check the address (--server, SONDE_SERVER) and compare the versions of client and server.',
+  },
+  API_BODY_TOO_LARGE: {
+    status: 413,
+    says: 'The body is larger than {limit} octets, the most that {path} takes.',
+    do: 'Send it in several requests.',
+  },
+  API_INTERNAL: {
+    status: 500,
+    says: 'The server failed at {what}; its log has the reason under request {request}.',
+    do: 'Try again; if it stays, look in the log for that request and report it.',
+  },
+  API_ORIGIN_REFUSED: {
+    status: 403,
+    says: 'The request comes from a page of {origin}, or names this server {host}, and a server without a token answers to its own machine only.',
+    do: 'Name the server by its loopback address, or give it a token.',
+  },
+  API_REQUEST_INVALID: {
+    status: 400,
+    says: 'The request is not understood: {field} in the {part} is {found}, expected {expected}.',
+    do: 'Correct that; /docs describes what each route takes.',
+  },
+  API_ROUTE_UNKNOWN: {
+    status: 404,
+    says: 'There is no {method} {path}.',
+    do: '{hint} /docs describes all routes.',
+  },
+  API_UNAUTHORIZED: {
+    status: 401,
+    says: 'The server asks for a token: {why}.',
+    do: 'Give the one that the server was started with: --token or SONDE_TOKEN, and for other programs the header `Authorization: Bearer TOKEN`.',
+  },
+  API_UNREACHABLE: {
+    status: 503,
+    says: 'No Sonde server answers at {where}: {why}.',
+    do: 'Name the right address (--server or SONDE_SERVER), or start one: `sonde server`, or `npm start` for the demo.',
+  },
+  KIND_UNKNOWN: {
+    status: 404,
+    says: 'There is no kind of document called {kind}.',
+    do: 'Kinds are {known}.',
+  },
+  LISTEN_FAILED: {
+    status: 503,
+    says: 'The server cannot listen on {where}: {why}.',
+    do: 'Stop what listens there, or choose another address.',
+  },
+  LISTEN_NEEDS_TOKEN: {
+    status: 400,
+    says: 'Listening on {listen} would let anybody who reaches it change every network, since no token is set.',
+    do: 'Set a token (SONDE_TOKEN, or `token` in the file), or listen on loopback, as 127.0.0.1:7070.',
+  },
+  TRACE_UNKNOWN: {
+    status: 404,
+    says: 'There is no finished trace {id}.',
+    do: 'List the newest: GET /v1/traces. A trace is kept as long as flow rows are.',
+  },
+
+  // --- Command line and configuration
+  CLI_FILE_UNREADABLE: {
+    status: 400,
+    says: '{file} cannot be read: {why}.',
+    do: 'Name a file that exists and that this user may read, or - for standard input.',
+  },
+  CONFIG_FILE_INVALID: {
+    status: 400,
+    says: 'The configuration file is not understood, {where}: {why}.',
+    do: 'docs/configuration.md has an example.',
+  },
+  CONFIG_INVALID: {
+    status: 400,
+    says: 'Option {option} is "{value}" ({source}), expected {expected}.',
+    do: 'Correct it there; `sonde config` shows what is in force and where it comes from.',
+  },
+  CONFIG_OPTION_UNKNOWN: {
+    status: 400,
+    says: 'There is no {what} called {name} ({where}); {hint}.',
+    do: 'Correct the name; docs/configuration.md lists all of them.',
+  },
+
   // --- Open vSwitch and its links
   OVS_UNREACHABLE: {
     status: 503,
@@ -91,6 +175,11 @@ export const ERRORS = {
     status: 503,
     says: 'The bus at {where} does not answer: {why}.',
     do: 'Check that the server runs and that the address is right; the connection is tried again and again.',
+  },
+  SPOOL_FAILED: {
+    status: 503,
+    says: 'The spool at {where} could not keep a message: {why}.',
+    do: 'Free space on that disk, or look there for what the reason names; the message was not kept and is counted as dropped.',
   },
   SPOOL_NOT_OPENED: {
     status: 503,

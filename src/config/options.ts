@@ -1,0 +1,152 @@
+import { hostname } from 'node:os';
+import type { ValueTypeName } from './value-types.ts';
+
+export const PROCESSES = ['agent', 'server', 'client'] as const;
+export type ProcessName = (typeof PROCESSES)[number];
+
+/** A default that is known at run time only. */
+export interface DerivedDefault {
+  /** For the documentation. */
+  readonly says: string;
+  /** @param config the options that stand before this one in the table, as text */
+  readonly of: (config: Readonly<Record<string, string>>) => string;
+}
+
+export interface OptionSpec {
+  readonly for: readonly ProcessName[];
+  /** A type of value-types.ts, or the words that it may be. */
+  readonly type: ValueTypeName | readonly string[];
+  /** As people write it. Absent: the option may be left out. */
+  readonly default?: string | DerivedDefault;
+  /** Not shown by `sonde config`, in the log or in an error. */
+  readonly secret?: true;
+  /** Whether `none` switches off what it names. */
+  readonly canBeNone?: true;
+  readonly doc: string;
+}
+
+/**
+ * The one table of options. From it come flags (`--ovs-run-dir`), environment variables (`SONDE_OVS_RUN_DIR`), keys of the configuration file
+ * (`ovsRunDir` under `agent:`), its JSON schema, the types of a loaded configuration, and docs/configuration.md.
+ */
+export const OPTIONS = {
+  host: {
+    for: ['agent'],
+    type: 'text',
+    default: { says: "the machine's host name", of: () => hostname() },
+    doc: 'Name of this host, unique in the deployment. It is in every flow row and trace, so keep it over reinstallations.',
+  },
+  ovsRunDir: {
+    for: ['agent'],
+    type: 'path',
+    default: '/var/run/openvswitch',
+    doc: "Folder of Open vSwitch's sockets and pid files.",
+  },
+  bridge: {
+    for: ['agent'],
+    type: 'text',
+    default: 'br-int',
+    doc: 'The integration bridge: the one that the vNICs of this host are plugged in.',
+  },
+  ovsDatabase: {
+    for: ['agent'],
+    type: 'path',
+    default: { says: '`db.sock` in ovsRunDir', of: ({ ovsRunDir }) => `${ovsRunDir}/db.sock` },
+    doc: 'Socket of ovsdb-server.',
+  },
+  ovsManagement: {
+    for: ['agent'],
+    type: 'path',
+    default: { says: '`BRIDGE.mgmt` in ovsRunDir', of: ({ ovsRunDir, bridge }) => `${ovsRunDir}/${bridge}.mgmt` },
+    doc: 'OpenFlow management socket of the bridge.',
+  },
+  server: {
+    for: ['agent', 'client'],
+    type: 'serverUrl',
+    default: 'http://127.0.0.1:7070',
+    doc: 'The server. With unix:/PATH the socket that the server has as listenUnix.',
+  },
+  listen: {
+    for: ['server'],
+    type: 'listen',
+    default: '127.0.0.1:7070',
+    doc: 'Where the API, the metrics and the bus listen. Anywhere but on loopback needs a token.',
+  },
+  listenUnix: {
+    for: ['server'],
+    type: 'path',
+    doc: 'Unix socket with the same API and bus, of mode 0600: whoever may open it needs no token.',
+  },
+  token: {
+    for: ['agent', 'server', 'client'],
+    type: 'text',
+    secret: true,
+    doc: 'Bearer token that the server asks for. Better in the environment or the file than in a flag, which every user of the machine can read.',
+  },
+  role: {
+    for: ['server'],
+    type: ['both', 'collector', 'control'],
+    default: 'both',
+    doc: 'collector: from the bus to ClickHouse; control: API, intents and traces; both.',
+  },
+  dataDir: {
+    for: ['server'],
+    type: 'path',
+    default: '/var/lib/sonde/server',
+    doc: 'Folder of the embedded bus and store; made where it is missing.',
+  },
+  stateDir: {
+    for: ['agent'],
+    type: 'path',
+    default: '/var/lib/sonde/agent',
+    doc: "Folder of the agent's spool; made where it is missing.",
+  },
+  spoolMax: {
+    for: ['agent'],
+    type: 'size',
+    default: '1GiB',
+    doc: 'Most that waits on disk while the server cannot be reached. Beyond it the oldest flow rows are dropped, and counted.',
+  },
+  ipfixListen: {
+    for: ['agent'],
+    type: 'listen',
+    default: '127.0.0.1:0',
+    doc: 'UDP address to which Open vSwitch exports; port 0 takes a free one, which the agent tells the switch.',
+  },
+  ipfixActiveTimeout: {
+    for: ['agent'],
+    type: 'wholeSeconds',
+    default: '5s',
+    doc: 'How long the switch aggregates a connection before it exports what it counted.',
+  },
+  metricsListen: {
+    for: ['agent'],
+    type: 'listen',
+    default: '127.0.0.1:7071',
+    canBeNone: true,
+    doc: "Where the agent's /metrics and /healthz listen; the server has them beside its API. No token protects them; port 0 takes a free one, none switches them off.",
+  },
+  logLevel: {
+    for: ['agent', 'server'],
+    type: ['info', 'trace', 'debug', 'warn', 'error', 'silent'],
+    default: 'info',
+    doc: 'Least level of the lines on standard error.',
+  },
+} as const satisfies Readonly<Record<string, OptionSpec>>;
+
+export type OptionName = keyof typeof OPTIONS;
+
+/** Of one process, in the order of the table. */
+export function optionsOf(process: ProcessName): readonly (readonly [OptionName, OptionSpec])[] {
+  return (Object.entries(OPTIONS) as [OptionName, OptionSpec][]).filter(([, spec]) => spec.for.includes(process));
+}
+
+/** `ovsRunDir` -> `--ovs-run-dir`. */
+export function flagOf(name: string): string {
+  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+/** `ovsRunDir` -> `SONDE_OVS_RUN_DIR`. */
+export function environmentNameOf(name: string): string {
+  return `SONDE_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+}
