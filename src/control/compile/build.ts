@@ -29,9 +29,9 @@ export function drop(reason: DropReason): readonly Action[] {
   return [set('reason', DROP_REASONS[reason].number), resubmit('drop')];
 }
 
-/** Towards the port that it came from. With another in_port than 0 the switch would refuse that. */
+/** Towards the port that it came from. With another in_port than 0 the switch would refuse that. 16 bits: the 32-bit field takes no 0. */
 export function backToSender(): readonly Action[] {
-  return [copy(REGISTERS.source, REGISTERS.destination), setField('in_port', 0), resubmit('output')];
+  return [copy(REGISTERS.source, REGISTERS.destination), setField('nxm_in_port', 0), resubmit('output')];
 }
 
 /** Every packet counts: probabilities are over 65,535. */
