@@ -6,12 +6,27 @@ export interface FlowDiff {
   readonly remove: readonly Flow[];
 }
 
-/** Identity of a flow: table, priority and match, in a normal form that does not depend on the order of fields or on number against bigint. */
+/** Identity of a flow: table, priority and match, in a normal form that does not depend on how a field is written. */
 export function flowKey(flow: Flow): string {
-  const fields = Object.entries(flow.match)
-    .filter(([, value]) => value !== undefined)
-    .map(([field, value]) => `${field}=${Array.isArray(value) ? `${value[0]}/${value[1]}` : value}`);
+  const fields: string[] = [];
+  for (const [field, value] of Object.entries(flow.match)) {
+    const pair = /^xreg(\d)$/.exec(field);
+    if (pair !== null) fields.push(...halves(Number(pair[1]), value));
+    else fields.push(`${field}=${Array.isArray(value) ? `${value[0]}/${value[1]}` : value}`);
+  }
   return `${flow.table} ${flow.priority} ${fields.sort().join(',')}`;
+}
+
+const LOW = 0xffffffffn;
+
+/** In OpenFlow 1.5 Open vSwitch reports two 32-bit registers as one of 64 (nx_put_match of lib/nx-match.c); the even one is the upper half. */
+function halves(number: number, field: Flow['match']['xreg0']): string[] {
+  const [value, mask] = Array.isArray(field) ? field.map(BigInt) : [BigInt(field as bigint), (LOW << 32n) | LOW];
+  return [32n, 0n].flatMap((shift, at) => {
+    const [v, m] = [(value! >> shift) & LOW, (mask! >> shift) & LOW];
+    if (m === 0n) return [];
+    return [`reg${2 * number + at}=${v}${m === LOW ? '' : `/${m}`}`];
+  });
 }
 
 /** Everything else of a flow, likewise. */

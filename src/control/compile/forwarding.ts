@@ -7,8 +7,6 @@ import { ipv4Of, type NetworkView, type RouterView, type Topology } from './topo
 const ICMP = { echoReply: 0, echoRequest: 8 } as const;
 const FRESH_TTL = 64;
 const MULTICAST_BIT = 0x01_00_00_00_00_00;
-/** To the controller's packet-in connection, whole. */
-const CONTROLLER_ID = 0;
 
 /** routing, neighbour, destination, output, tunnel, drop: where a packet goes, and what is told of it at its end. */
 export function forwarding(topology: Topology, tunnel: number | undefined, encapAddress: number): Flow[] {
@@ -158,5 +156,5 @@ function drops(): Flow[] {
 }
 
 function observe(point: number): Action {
-  return { type: 'controller', controllerId: CONTROLLER_ID, userdata: Uint8Array.of(point) };
+  return { type: 'controller', userdata: Uint8Array.of(point) };
 }
