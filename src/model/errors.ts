@@ -317,6 +317,11 @@ export const ERRORS = {
     says: 'The store at {where} is not open.',
     do: 'Try again when the server has started.',
   },
+  OPENFLOW_REJECTED: {
+    status: 502,
+    says: 'Open vSwitch at {where} refused {what}: type {type}, code {code}.',
+    do: 'This is a fault of the agent, or a flow that this version of Open vSwitch does not know: report it with the output of ovs-vswitchd --version.',
+  },
   // --- Documents
   DOCUMENTS_INVALID: {
     status: 422,
