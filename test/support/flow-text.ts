@@ -17,6 +17,7 @@ export function flowText(flow: Flow): string {
 
 /** Where ovs-ofctl's name of a field is not that of OXM. */
 const NAMES: Partial<Record<FieldName, string>> = {
+  nxm_in_port: 'in_port',
   eth_src: 'dl_src',
   eth_dst: 'dl_dst',
   eth_type: 'dl_type',
@@ -47,7 +48,7 @@ function valueText(field: FieldName, value: Value): string {
   if (MACS.has(field)) return digits(12).replace(/..(?!$)/g, '$&:');
   if (IPV4.has(field)) return (digits(8).match(/../g) ?? []).map((octet) => Number.parseInt(octet, 16)).join('.');
   // Ports are read as decimal numbers only.
-  return field === 'in_port' ? String(value) : `0x${value.toString(16)}`;
+  return nameOf(field) === 'in_port' ? String(value) : `0x${value.toString(16)}`;
 }
 
 function fieldText(field: FieldName, value: Value | readonly [Value, Value] | undefined): string {
