@@ -88,7 +88,7 @@ export type Action =
       readonly hardTimeout?: number;
       readonly finIdleTimeout?: number;
       readonly finHardTimeout?: number;
-      /** NX_LEARN_F_*: 1 send flow-removed, 2 delete learned flows with this one, 4 write the result to `resultDst`. */
+      /** NX_LEARN_F_*: 1 send flow-removed, 2 delete learned flows with this one. */
       readonly flags?: number;
       /** Most flows to learn; needs no `resultDst`. */
       readonly limit?: number;
