@@ -1,0 +1,82 @@
+import { type Decoded, WireError } from '../wire-error.ts';
+import { elementOf } from './elements.ts';
+
+/** RFC 7011 section 7: a field specifier with this length has its length in each record. */
+const VARIABLE = 0xffff;
+const ENTERPRISE_BIT = 0x8000;
+
+export interface TemplateField {
+  readonly enterprise: number;
+  readonly id: number;
+  readonly name: string;
+  /** Octets; undefined where each record says it. */
+  readonly length: number | undefined;
+}
+
+/** A template or options template record (RFC 7011 section 3.4). */
+export interface Template {
+  readonly id: number;
+  readonly fields: readonly TemplateField[];
+  /** How many of the first fields are scope; 0: not an options template. */
+  readonly scopeCount: number;
+  /** The least that a record can have, octets. */
+  readonly leastLength: number;
+  /** Whether all records are of the least length. */
+  readonly isFixed: boolean;
+  /** The record as it came, to tell a repetition from a new definition. */
+  readonly bytes: Uint8Array;
+}
+
+/** A template set holds templates and withdrawals: a template id without fields (section 8.1). */
+export type TemplateRecord = Template | { readonly withdrawn: number };
+
+/**
+ * Reads one record of a template set, or of an options template set, between `at` and `end`; `at` moves on. The caller has seen that at least
+ * 4 octets are there.
+ */
+export function decodeTemplate(
+  view: DataView,
+  at: number,
+  end: number,
+  isOptions: boolean,
+): Decoded<{ readonly record: TemplateRecord; readonly end: number }> {
+  const start = at;
+  const id = view.getUint16(at);
+  const count = view.getUint16(at + 2);
+  if (count === 0) return { record: { withdrawn: id }, end: at + 4 };
+  if (id < 256) return new WireError('value', at, `template id ${id} is reserved for sets`);
+  let next = at + 4;
+  let scopeCount = 0;
+  if (isOptions) {
+    if (end - next < 2) return new WireError('truncated', next, 'an options template record is cut');
+    scopeCount = view.getUint16(next);
+    next += 2;
+    if (scopeCount === 0 || scopeCount > count)
+      return new WireError('value', next - 2, 'an options template needs a scope');
+  }
+  const fields: TemplateField[] = [];
+  let leastLength = 0;
+  let isFixed = true;
+  for (let i = 0; i < count; i++) {
+    if (end - next < 4) return new WireError('truncated', next, 'a template record is cut');
+    const number = view.getUint16(next);
+    const length = view.getUint16(next + 2);
+    next += 4;
+    let enterprise = 0;
+    if (number & ENTERPRISE_BIT) {
+      if (end - next < 4) return new WireError('truncated', next, 'a template record is cut');
+      enterprise = view.getUint32(next);
+      next += 4;
+    }
+    const elementId = number & ~ENTERPRISE_BIT;
+    const isVariable = length === VARIABLE;
+    // A variable field has at least the octet that says its length.
+    leastLength += isVariable ? 1 : length;
+    isFixed &&= !isVariable;
+    const { name } = elementOf(enterprise, elementId);
+    fields.push({ enterprise, id: elementId, name, length: isVariable ? undefined : length });
+  }
+  if (leastLength === 0) return new WireError('value', start, `records of template ${id} would have no octets`);
+  const bytes = new Uint8Array(view.buffer, view.byteOffset + start, next - start).slice();
+  return { record: { id, fields, scopeCount, leastLength, isFixed, bytes }, end: next };
+}
