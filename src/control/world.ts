@@ -17,6 +17,9 @@ export interface KnownRule {
   readonly action: 'allow' | 'deny';
 }
 
+/** What of the world a change is in. */
+export type WorldPart = 'intents' | 'endpoints' | 'hosts';
+
 export interface WorldDeps {
   readonly bus: Bus;
 }
@@ -25,7 +28,7 @@ const TOPICS = {
   intents: 'sonde.intents',
   endpoints: 'sonde.endpoints',
   hosts: 'sonde.hosts',
-} as const satisfies Record<string, Topic>;
+} as const satisfies Record<WorldPart, Topic>;
 
 /**
  * What is declared and where it runs, kept current from the bus's compacted topics; one in each agent and each control server. It is not `ready`
@@ -35,7 +38,7 @@ export function createWorld({ bus }: WorldDeps) {
   const intents = createIntentReader();
   const locations = createTable(EndpointLocation);
   const hosts = createTable(HostStatus);
-  const listeners = new Set<() => void>();
+  const listeners = new Set<(part: WorldPart) => void>();
   const rules = new Map<number, KnownRule>();
   const routers = new Map<string, string>();
   let endpoints: readonly Endpoint[] | undefined;
@@ -54,40 +57,40 @@ export function createWorld({ bus }: WorldDeps) {
     }
   }
 
-  function tell(): void {
-    for (const listener of listeners) listener();
+  function tell(part: WorldPart): void {
+    for (const listener of listeners) listener(part);
   }
 
   return {
     /** Resolves when everything that was on the bus has been read. */
     ready,
     async start(): Promise<void> {
-      const read = (topic: Topic, take: (messages: readonly BusMessage[]) => boolean): Promise<void> => {
+      const read = (part: WorldPart, take: (messages: readonly BusMessage[]) => boolean): Promise<void> => {
         const { promise, resolve } = Promise.withResolvers<void>();
         void bus
           .read(
-            { topic, from: 'start' },
-            { onMessages: (messages) => (take(messages) ? tell() : undefined), onCaughtUp: resolve },
+            { topic: TOPICS[part], from: 'start' },
+            { onMessages: (messages) => (take(messages) ? tell(part) : undefined), onCaughtUp: resolve },
           )
           .then((reader) => readers.push(reader));
         return promise;
       };
       const caughtUp = [
-        read(TOPICS.intents, (messages) => {
+        read('intents', (messages) => {
           const isChanged = intents.take(messages);
           if (isChanged) intentsChanged();
           return isChanged;
         }),
-        read(TOPICS.endpoints, (messages) => {
+        read('endpoints', (messages) => {
           const isChanged = locations.take(messages);
           if (isChanged) endpoints = undefined;
           return isChanged;
         }),
-        read(TOPICS.hosts, (messages) => hosts.take(messages)),
+        read('hosts', (messages) => hosts.take(messages)),
       ];
       void Promise.all(caughtUp).then(() => {
         becomeReady();
-        tell();
+        tell('intents');
       });
     },
     async stop(): Promise<void> {
@@ -103,7 +106,8 @@ export function createWorld({ bus }: WorldDeps) {
     routerOf: (network: string): string | undefined => routers.get(network),
     /** Messages that were skipped because they are not what the topic carries. */
     malformed: (): number => intents.malformed + locations.malformed + hosts.malformed,
-    onChange(listener: () => void): () => void {
+    /** Until the returned function is called. */
+    onChange(listener: (part: WorldPart) => void): () => void {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },

@@ -91,6 +91,8 @@ export interface Lab {
   exec(target: string, argv: readonly string[], options?: Omit<CommandOptions, 'netns'>): Promise<CommandResult>;
   /** Starts a process on a host or in a VM. `down` ends it, also from another process. */
   spawn(target: string, argv: readonly string[], options?: SpawnOptions): LabProcess;
+  /** Starts a process of the lab outside its namespaces, as a server that people reach. `down` ends it too. */
+  spawnOutside(argv: readonly string[], options: SpawnOptions & { readonly log: string }): LabProcess;
   guestCounters(vm: string): Promise<GuestCounters>;
   /** Ends a daemon of a host and returns when it is gone; SIGKILL is its crash. No error if it does not run. */
   stopDaemon(host: string, daemon: OvsDaemon, signal?: 'SIGTERM' | 'SIGKILL'): Promise<void>;
@@ -212,6 +214,9 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
       return spawnLogged(argv, { netns, env: { ...env, ...options.env }, log, tied: options.tied ?? false });
     },
 
+    spawnOutside: (argv, { env, log, tied = false }) =>
+      spawnLogged(argv, { netns: undefined, env: { ...tag, ...env }, log, tied }),
+
     guestCounters: async (name) => guests.counters(find(vms, name)),
 
     async stopDaemon(name, daemon, signal = 'SIGTERM') {
@@ -270,7 +275,7 @@ function daemonPid(host: ResolvedHost, name: string): number | undefined {
 
 function spawnLogged(
   argv: readonly string[],
-  { netns, env, log, tied }: { netns: string; env: Record<string, string>; log: string; tied: boolean },
+  { netns, env, log, tied }: { netns: string | undefined; env: Record<string, string>; log: string; tied: boolean },
 ): LabProcess {
   mkdirSync(dirname(log), { recursive: true });
   const out = openSync(log, 'a');

@@ -15,7 +15,7 @@ export interface ApplyOptions {
 export interface Applied {
   /** The revision that holds the change; with `dryRun` the one that it would have. */
   readonly revision: number;
-  readonly changes: readonly Change[];
+  readonly changes: Change[];
 }
 
 /** What a host has made of a revision. */
@@ -92,8 +92,8 @@ export function createApplier({ world, bus, now }: ApplierDeps) {
         return commit(parsed.documents, [], options.dryRun ?? false);
       }),
     /** @throws SondeError DOCUMENT_UNKNOWN, DOCUMENTS_INVALID where others refer to it */
-    remove: (kind: string, name: string, options: ApplyOptions = {}): Promise<Applied> =>
-      serialize(() => commit([], [`${kind}/${name}`], options.dryRun ?? false)),
+    remove: (keys: readonly string[], options: ApplyOptions = {}): Promise<Applied> =>
+      serialize(() => commit([], keys, options.dryRun ?? false)),
     realization,
     /** Waits until every host that is alive has realized the revision; what each has made of it, at the latest after the timeout. */
     async realized(revision: number, timeoutMs: number): Promise<readonly Realization[]> {

@@ -24,7 +24,7 @@ export interface Plan {
   /** What to append to `sonde.intents`, its marker last; empty where nothing changes. */
   readonly messages: readonly OutgoingMessage[];
   readonly state: IntentState;
-  readonly changes: readonly Change[];
+  readonly changes: Change[];
 }
 
 const DEFAULT_ORDER = 1000;

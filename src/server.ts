@@ -1,0 +1,179 @@
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import { createApi } from './api/api.ts';
+import type { ApiDeps, ControlDeps, QueryDeps } from './api/deps.ts';
+import type { HostView } from './api/schemas.ts';
+import { createBusServer } from './bus/bus-server.ts';
+import { createEmbeddedBus } from './bus/embedded.ts';
+import { createCollector, DEFAULT_COLLECTOR_CONFIG } from './collector/collector.ts';
+import { createChdbStore } from './collector/store/chdb-store.ts';
+import { flowsQuery, type Talker, topTalkers } from './collector/store/queries.ts';
+import { insertTrace, tracesQuery } from './collector/store/traces.ts';
+import type { ServerConfig } from './config/load.ts';
+import { createApplier } from './control/intents/applier.ts';
+import { createWorld } from './control/world.ts';
+import type { HostStatus } from './model/host.ts';
+import type { FinishedTrace } from './model/trace.ts';
+import { createRateLimitedLog } from './telemetry/logger.ts';
+import { createTraceCoordinator } from './trace/coordinator.ts';
+import { ruleLookup } from './trace/topology.ts';
+
+export interface ServerDeps {
+  readonly log: Logger;
+  readonly metrics: Registry;
+}
+
+const RETENTION_DAYS = 30;
+const QUERY_TIMEOUT_SECONDS = 30;
+/** A host whose agent has been silent for longer counts as gone. Agents speak every 5 s. */
+const ALIVE_MS = 15_000;
+const SAME_TROUBLE_MS = 30_000;
+
+type PartName = 'bus' | 'store' | 'collector' | 'control';
+
+/** The server: embedded bus and store, and by its role collector, control or both. Inert until `start`. */
+export function createServer(config: ServerConfig, { log, metrics }: ServerDeps) {
+  const trouble = createRateLimitedLog({ intervalMs: SAME_TROUBLE_MS }, { log, now: Date.now });
+  const hasCollector = config.role !== 'control';
+  const hasControl = config.role !== 'collector';
+  const parts = new Map<PartName, string>([
+    ['bus', 'starting'],
+    ['store', 'starting'],
+    ...(hasCollector ? [['collector', 'starting'] as const] : []),
+    ...(hasControl ? [['control', 'reads the declared world'] as const] : []),
+  ]);
+  const isReady = (part: PartName): void => {
+    parts.set(part, '');
+  };
+
+  const bus = createEmbeddedBus({ directory: join(config.dataDir, 'bus') }, { log, metrics });
+  const busServer = createBusServer(config.token === undefined ? {} : { token: config.token }, { bus, log, metrics });
+  const store = createChdbStore({
+    directory: join(config.dataDir, 'store'),
+    retentionDays: RETENTION_DAYS,
+    queryTimeoutSeconds: QUERY_TIMEOUT_SECONDS,
+  });
+  const collector = createCollector(DEFAULT_COLLECTOR_CONFIG, {
+    bus,
+    store,
+    onFailure: (error, topic, partition) =>
+      trouble.warn(`${topic}/${partition}`, { error, topic, partition }, 'rows wait: they could not be stored'),
+  });
+  const world = createWorld({ bus });
+  const applier = createApplier({ world, bus, now: Date.now });
+  const isAlive = (status: HostStatus): boolean => Date.now() - status.at <= ALIVE_MS;
+  let rules = ruleLookup([]);
+  world.onChange(() => {
+    rules = ruleLookup(world.documents());
+  });
+  const traces = createTraceCoordinator(
+    { staleAfterMs: ALIVE_MS },
+    {
+      bus,
+      topology: () => ({ endpoints: world.endpoints(), documents: world.documents() }),
+      rules: () => rules,
+      hosts: () =>
+        [...world.hosts().values()].map(({ host, encapAddress, at }) => ({
+          host,
+          encapAddress,
+          ageMs: Date.now() - at,
+        })),
+      now: () => Date.now() * 1000,
+      log,
+      metrics,
+    },
+  );
+  traces.onFinished((trace) => {
+    insertTrace(store, trace).catch((error) =>
+      trouble.warn('trace', { error, id: trace.verdict.id }, 'a trace could not be stored'),
+    );
+  });
+
+  const control: ControlDeps = {
+    apply: ({ text, file }, { dryRun }) => applier.apply(text, { source: file, dryRun }),
+    remove: (keys, { dryRun }) => applier.remove(keys, { dryRun }),
+    documents: world.documents,
+    realization: async (revision, timeoutMs) =>
+      (await applier.realized(revision, timeoutMs)).map(({ host, state, revision: realized, error }) => ({
+        host,
+        alive: state !== 'silent',
+        realized: state === 'realized',
+        revision: realized,
+        ...(error === undefined ? {} : { error }),
+      })),
+    endpoints: world.endpoints,
+    hosts: () => [...world.hosts().values()].map((status): HostView => ({ ...status, alive: isAlive(status) })),
+    trace: traces.trace,
+  };
+  const queries: QueryDeps = {
+    async flows(filter) {
+      const { sql, params } = flowsQuery(filter);
+      return store.query(sql, params);
+    },
+    async top(request) {
+      const { sql, params } = topTalkers(request);
+      return store.query<Talker>(sql, params);
+    },
+    findTrace: async (id) => (await readTraces({ id, limit: 1 }))[0],
+    listTraces: (filter) => readTraces(filter),
+  };
+  async function readTraces(filter: Parameters<typeof tracesQuery>[0]): Promise<FinishedTrace[]> {
+    const { sql, params } = tracesQuery(filter);
+    const rows = await store.query<{ readonly document: string }>(sql, params);
+    return rows.map(({ document }) => JSON.parse(document) as FinishedTrace);
+  }
+
+  const apiDeps: ApiDeps = {
+    ...(hasControl ? { control } : {}),
+    ...(hasCollector ? { queries } : {}),
+    readiness: () =>
+      [...parts].map(([part, reason]) => ({ part, ready: reason === '', ...(reason === '' ? {} : { why: reason }) })),
+    registry: metrics,
+    log,
+    now: Date.now,
+  };
+  const api = createApi({ listen: config.listen, listenUnix: config.listenUnix, token: config.token }, apiDeps);
+
+  return {
+    get addresses(): readonly string[] {
+      return api.addresses;
+    },
+    /** Listens first, so that /readyz tells what is still missing. @throws SondeError of the part that cannot work */
+    async start(): Promise<void> {
+      await bus.start();
+      isReady('bus');
+      for (const server of api.servers) {
+        server.on('upgrade', (request, socket, head) => {
+          if (api.refusal(request) === undefined) busServer.upgrade(request, socket, head);
+          else socket.end('HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n');
+        });
+      }
+      await api.start();
+      await store.start();
+      isReady('store');
+      if (hasCollector) {
+        await collector.start();
+        isReady('collector');
+      }
+      if (hasControl) {
+        await world.start();
+        await traces.start();
+        await world.ready;
+        isReady('control');
+      }
+      log.info({ addresses: api.addresses, role: config.role }, 'server started');
+    },
+    async stop(): Promise<void> {
+      await busServer.stop();
+      await api.stop();
+      if (hasControl) {
+        await traces.stop();
+        await world.stop();
+      }
+      if (hasCollector) await collector.stop();
+      await bus.stop();
+      await store.stop();
+    },
+  };
+}
