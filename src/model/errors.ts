@@ -187,6 +187,13 @@ export const ERRORS = {
     do: 'Name a directory that this user can create and write, with room for the spool.',
   },
 
+  // --- Flow records
+  IPFIX_LISTEN_FAILED: {
+    status: 503,
+    says: 'The agent cannot take IPFIX at {where}: {why}.',
+    do: 'Another process may have the port, or the address is not of this host: name another with --ipfix-listen.',
+  },
+
   // --- The lab
   LAB_COMMAND_FAILED: {
     status: 500,
@@ -321,6 +328,11 @@ export const ERRORS = {
     status: 502,
     says: 'Open vSwitch at {where} refused {what}: type {type}, code {code}.',
     do: 'This is a fault of the agent, or a flow that this version of Open vSwitch does not know: report it with the output of ovs-vswitchd --version.',
+  },
+  ENCAP_ADDRESS_MISSING: {
+    status: 503,
+    says: 'Open vSwitch at {where} does not say which underlay address tunnels of this host end at; external_ids:sonde-encap-ip is {found}.',
+    do: 'Set it: ovs-vsctl set Open_vSwitch . external_ids:sonde-encap-ip=A.B.C.D; the agent keeps trying.',
   },
   // --- Documents
   DOCUMENTS_INVALID: {
