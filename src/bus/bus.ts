@@ -47,6 +47,8 @@ export interface ProducerSequence {
 export const MAX_KEY_OCTETS = 1024;
 /** Largest value, octets. A Kafka cluster has to allow as much (max.message.bytes). */
 export const MAX_VALUE_OCTETS = 8 * 1024 * 1024;
+/** Most octets of keys, values and headers in one call of `produce`. */
+export const MAX_CALL_OCTETS = 16 * 1024 * 1024;
 
 /** A partition that a member of a group was given, with the group's last commit (offset 0, metadata '' if there is none). */
 export interface Assignment {

@@ -7,7 +7,7 @@ import type { PartitionLog } from './partition-log.ts';
 import { type Pump, startPump } from './pump.ts';
 
 /** A member that does not let go of a partition within this time loses it. */
-const REVOKE_LIMIT_MS = 30_000;
+export const REVOKE_LIMIT_MS = 30_000;
 /** Octets in one batch. */
 const BATCH_OCTETS = 1024 * 1024;
 const DEFAULT_MAX_BATCH = 500;
@@ -78,9 +78,10 @@ export function createGroup(topic: string, group: string, deps: GroupDeps): Grou
   }
 
   async function letGo(partition: number, tenure: Tenure): Promise<void> {
+    // At once, so that who is asked to let go gets no further batch.
+    tenure.pump?.stop();
     const revoke = async (): Promise<void> => {
       await tenure.begun;
-      tenure.pump?.stop();
       try {
         await tenure.member.handlers.onRevoked?.(partition);
       } catch (error) {
@@ -105,8 +106,7 @@ export function createGroup(topic: string, group: string, deps: GroupDeps): Grou
       const tenure = tenures[partition];
       if (tenure === undefined) tenures[partition] = member && begin(partition, member);
       else if (tenure.member !== member && tenure.ending === undefined) {
-        // Set before anything runs, so that who is asked to let go gets no further batch.
-        tenure.ending = Promise.resolve().then(() => letGo(partition, tenure));
+        tenure.ending = letGo(partition, tenure);
       }
     });
   }

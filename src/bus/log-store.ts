@@ -1,17 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { SondeError } from '../model/errors.ts';
 import { WireError } from '../wire/wire-error.ts';
-import {
-  type BusMessage,
-  MAX_KEY_OCTETS,
-  MAX_VALUE_OCTETS,
-  type OutgoingMessage,
-  type Placement,
-  type ProducerSequence,
-} from './bus.ts';
+import type { BusMessage, OutgoingMessage, Placement, ProducerSequence } from './bus.ts';
+import { encodeCall } from './call.ts';
 import { type Commit, LOG_FORMAT, type LogTables, openLogTables, type PartitionState } from './log-schema.ts';
 import { partitionOfKey } from './partitioner.ts';
-import { decodeRecord, encodeRecord } from './record.ts';
+import { decodeRecord } from './record.ts';
 
 export interface TopicSettings {
   readonly partitions: number;
@@ -58,7 +52,7 @@ export interface LogStore {
 }
 
 const NOTHING: Commit = { offset: 0, metadata: '' };
-/** Calls of a producer whose retry gets the same answer. More than a remote bus has under way. */
+/** Calls of a producer whose retry gets the same answer. A remote bus has one under way. */
 const REMEMBERED_CALLS = 32;
 
 /**
@@ -153,16 +147,15 @@ export async function openLogStore(
       const { compacted } = settingsOf[topic] as TopicSettings;
       // Without a key: in turn, a call a partition. A retry has to find the same one.
       const keyless = (idempotence?.sequence ?? turn++) % total;
-      const all = outgoing.map((message, index) => {
-        const why = refusal(message, compacted);
-        if (why !== undefined) throw new SondeError('BUS_MESSAGE_REFUSED', { topic, index, why });
-        const partition = message.key === null ? keyless : partitionOfKey(message.key, total);
-        return {
-          partition,
-          record: encodeRecord(message, timestamp),
-          key: message.key,
-          deletes: message.value === null,
-        };
+      const records = encodeCall(topic, outgoing, timestamp);
+      const all = outgoing.map(({ key, value }, index) => {
+        if (key === null && compacted)
+          throw new SondeError('BUS_MESSAGE_REFUSED', {
+            ...{ topic, index },
+            why: 'a message of a compacted topic needs a key',
+          });
+        const partition = key === null ? keyless : partitionOfKey(key, total);
+        return { partition, key, record: records[index] as Buffer, deletes: value === null };
       });
       if (all.length === 0) return { placements: [], messages: [] };
       return await write('append to its log', () => {
@@ -223,16 +216,6 @@ export async function openLogStore(
       await root.close();
     },
   };
-}
-
-/** Why a message cannot be appended; undefined when nothing speaks against it. */
-function refusal({ key, value }: OutgoingMessage, compacted: boolean): string | undefined {
-  if (key === null && compacted) return 'a message of a compacted topic needs a key';
-  const keyOctets = Buffer.byteLength(key ?? '');
-  if (keyOctets > MAX_KEY_OCTETS) return `its key has ${keyOctets} octets, at most ${MAX_KEY_OCTETS} are allowed`;
-  if (value !== null && value.length > MAX_VALUE_OCTETS)
-    return `its value has ${value.length} octets, at most ${MAX_VALUE_OCTETS} are allowed`;
-  return undefined;
 }
 
 function writeError(where: string, what: string, cause: unknown): SondeError {

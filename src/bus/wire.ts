@@ -1,7 +1,7 @@
-import { Compile } from 'typebox/compile';
 import { type Static, Type } from 'typebox';
+import { Compile } from 'typebox/compile';
 import { type Decoded, WireError } from '../wire/wire-error.ts';
-import { type BusMessage, MAX_VALUE_OCTETS, type OutgoingMessage } from './bus.ts';
+import { type BusMessage, MAX_CALL_OCTETS, type OutgoingMessage } from './bus.ts';
 import { decodeRecord, encodeRecord, type StoredRecord } from './record.ts';
 
 /**
@@ -79,14 +79,17 @@ const Header = Type.Union([
 ]);
 
 export type FrameHeader = Static<typeof Header>;
+type Without<T, K extends string> = T extends unknown ? Omit<T, K> : never;
+/** What is answered by `done` or `failed`, before it has its number. */
+export type Question = Without<Extract<FrameHeader, { id: number }>, 'id'>;
 
 export interface Frame {
   readonly header: FrameHeader;
   readonly records: readonly StoredRecord[];
 }
 
-/** Largest frame, octets: the largest message, or as many as make up a batch, and the header. */
-export const MAX_FRAME_OCTETS = 2 * MAX_VALUE_OCTETS;
+/** Largest frame, octets: the largest call, and its header. */
+export const MAX_FRAME_OCTETS = MAX_CALL_OCTETS + 1024 * 1024;
 
 const validHeader = Compile(Header);
 const NO_RECORDS: readonly Buffer[] = [];
@@ -129,6 +132,18 @@ export function decodeFrame(bytes: Buffer): Decoded<Frame> {
   if (header.op === 'messages' && header.places.length !== records.length)
     return new WireError('length', 4, `${records.length} records for ${header.places.length} places`);
   return { header, records };
+}
+
+/** Which question a frame asks that is no frame as a whole; its sender waits for an answer. */
+export function questionOf(bytes: Buffer): number | undefined {
+  const head = part(bytes, 0);
+  if (head instanceof WireError) return undefined;
+  try {
+    const id: unknown = JSON.parse(head.toString())?.id;
+    return Number.isSafeInteger(id) && (id as number) >= 0 ? (id as number) : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function part(bytes: Buffer, at: number): Decoded<Buffer> {
