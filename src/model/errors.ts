@@ -326,8 +326,18 @@ export const ERRORS = {
   },
   OPENFLOW_REJECTED: {
     status: 502,
-    says: 'Open vSwitch at {where} refused {what}: type {type}, code {code}.',
-    do: 'This is a fault of the agent, or a flow that this version of Open vSwitch does not know: report it with the output of ovs-vswitchd --version.',
+    says: 'Open vSwitch at {where} refused {what}: {why}.',
+    do: 'Its log has the details (ovs-vswitchd.log). Of a bundle nothing was applied. Where a declared document cannot be the cause, report it with the output of ovs-vswitchd --version.',
+  },
+  OPENFLOW_TLV_TAKEN: {
+    status: 409,
+    says: 'Open vSwitch at {where} carries another Geneve option in tun_metadata{index}: {found} instead of {wanted}.',
+    do: 'Find out which other controller uses this bridge (ovs-ofctl dump-tlv-map) and unmap its option there, or give Sonde a bridge of its own.',
+  },
+  OPENFLOW_VERSION: {
+    status: 409,
+    says: 'The bridge at {where} does not speak OpenFlow 1.5; it offers {versions}.',
+    do: 'Allow it: ovs-vsctl add bridge {bridge} protocols OpenFlow15; the agent keeps trying.',
   },
   ENCAP_ADDRESS_MISSING: {
     status: 503,

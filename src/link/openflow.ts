@@ -1,0 +1,318 @@
+import { EventEmitter } from 'node:events';
+import { access, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { type BackoffLimits, backoffMs } from '../model/backoff.ts';
+import { SondeError } from '../model/errors.ts';
+import type { FlowMod, GroupMod, Message, MessageOf, MeterMod, PacketOut } from '../wire/openflow/message.ts';
+import type { EntryOf, MultipartKind, RequestOf } from '../wire/openflow/multipart.ts';
+import type { TlvMap } from '../wire/openflow/nicira.ts';
+import { splitRegisters } from '../wire/openflow/registers.ts';
+import { createOpenFlowSession, type OpenFlowSession } from './openflow-session.ts';
+import { connectUnix } from './unix-socket.ts';
+
+interface OpenFlowEvents {
+  /** The switch is there and set up. What is installed may be anything: read it, and send what differs. */
+  up: [];
+  down: [reason: SondeError];
+  /** A packet that the pipeline hands over to this controller id. */
+  'packet-in': [packet: MessageOf<'packet_in2'>];
+  'port-status': [change: MessageOf<'port_status'>];
+  'flow-removed': [flow: MessageOf<'flow_removed'>];
+  /** An attempt to connect failed, or a refusal belongs to no request; the connection goes on by itself. */
+  trouble: [error: SondeError];
+}
+
+export interface OpenFlowConfig {
+  /** Folder with the sockets of ovs-vswitchd; on Debian /run/openvswitch. */
+  readonly runDir: string;
+  readonly bridge: string;
+  /** `controller` actions with this id come here. Default 0. */
+  readonly controllerId?: number;
+  /** Geneve options that are mapped on each connection, before anything else. */
+  readonly tlvMaps?: readonly TlvMap[];
+  /** Silence before an echo is asked for, ms; twice as long and the switch is taken for dead. Default 10,000. */
+  readonly probeMs?: number;
+  /** Time for one answer, ms; a commit is one. Default 60,000. */
+  readonly timeoutMs?: number;
+  /** Default 100 ms to 8 s. */
+  readonly backoff?: BackoffLimits;
+}
+
+export interface OpenFlowDeps {
+  readonly connect?: (socket: string) => Promise<Duplex>;
+  /** In [0, 1). */
+  readonly random?: () => number;
+}
+
+/** Which flows: of all tables and cookies where it says nothing. */
+export type FlowFilter = Partial<RequestOf<'flow_desc'>>;
+
+/** A bridge's OpenFlow. What is asked of it while it is down rejects with OVS_UNREACHABLE, what it refuses with OPENFLOW_REJECTED. */
+export interface OpenFlowConnection {
+  readonly events: Pick<EventEmitter<OpenFlowEvents>, 'on' | 'off' | 'once'>;
+  readonly up: boolean;
+  /** Of the bridge that is connected, or was last. */
+  readonly datapathId: bigint | undefined;
+  readonly counters: {
+    readonly connects: number;
+    readonly disconnects: number;
+    readonly failures: number;
+    /** Refusals, of requests and others. */
+    readonly refusals: number;
+  };
+  /** Starts to connect, and keeps at it until `stop`. */
+  start(): void;
+  stop(): void;
+  /** Resolves when everything that was sent before has been done. */
+  barrier(): Promise<void>;
+  /** All or nothing, in this order, confirmed by a barrier. Bundles follow one another. */
+  bundle(mods: readonly (FlowMod | GroupMod | PacketOut)[]): Promise<void>;
+  /** Registers are reported one by one, reg0 to reg15. */
+  dumpFlows(filter?: FlowFilter): Promise<readonly EntryOf<'flow_desc'>[]>;
+  aggregate(filter?: FlowFilter): Promise<EntryOf<'aggregate'>>;
+  dumpGroups(): Promise<readonly EntryOf<'group_desc'>[]>;
+  dumpMeters(): Promise<readonly EntryOf<'meter_config'>[]>;
+  portDesc(): Promise<readonly EntryOf<'port_desc'>[]>;
+  portStats(): Promise<readonly EntryOf<'port_stats'>[]>;
+  /** Resolves when a barrier has confirmed it. */
+  packetOut(packet: Omit<PacketOut, 'type'>): Promise<void>;
+  /** Meters are no part of bundles. */
+  meterMod(mod: Omit<MeterMod, 'type'>): Promise<void>;
+  tlvTable(): Promise<MessageOf<'tlv_table_reply'>>;
+  /** Maps options to fields. Flows that name a field come after that. */
+  tlvTableAdd(maps: readonly TlvMap[]): Promise<void>;
+  /** Forgets the connections of a conntrack zone. */
+  ctFlushZone(zone: number): Promise<void>;
+}
+
+const ATOMIC_ORDERED = 3;
+const PACKET_IN2 = 2;
+/** Whole packets. Zero would mean: nothing of the switch's own accord. */
+const MISS_SEND_LENGTH = 0xffff;
+const TLV_ADD = 0;
+
+/**
+ * A client of one bridge's management socket (OpenFlow 1.5, `<runDir>/<bridge>.mgmt`; ovs-vswitchd(8)), over restarts of
+ * the switch too. Inert until `start`.
+ */
+export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowDeps = {}): OpenFlowConnection {
+  const { runDir, bridge, controllerId = 0, tlvMaps = [], probeMs = 10_000, timeoutMs = 60_000 } = config;
+  const { backoff = { leastMs: 100, mostMs: 8_000 } } = config;
+  const { connect = connectUnix, random = Math.random } = deps;
+  const where = join(runDir, `${bridge}.mgmt`);
+  const events = new EventEmitter<OpenFlowEvents>();
+  const counters = { connects: 0, disconnects: 0, failures: 0, refusals: 0 };
+  let session: OpenFlowSession | undefined;
+  let datapathId: bigint | undefined;
+  let isUp = false;
+  let isRunning = false;
+  let failures = 0;
+  let retry: NodeJS.Timeout | undefined;
+  let nextBundle = 1;
+  let lastBundle: Promise<unknown> = Promise.resolve();
+
+  const live = (): OpenFlowSession => {
+    if (session !== undefined && isUp) return session;
+    throw new SondeError('OVS_UNREACHABLE', { where, why: 'there is no connection at the moment' });
+  };
+
+  const counted = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } catch (error) {
+      if (error instanceof SondeError && error.code === 'OPENFLOW_REJECTED') counters.refusals++;
+      throw error;
+    }
+  };
+
+  const confirm = async (one: OpenFlowSession, messages: readonly Message[]): Promise<void> => {
+    await counted(one.stream(messages, [{ type: 'barrier_request' }], 'barrier_reply'));
+  };
+
+  const multipart = async <K extends MultipartKind>(kind: K, body: RequestOf<K>): Promise<readonly EntryOf<K>[]> => {
+    const request = { type: 'multipart_request', kind, body } as MessageOf<'multipart_request'>;
+    const { entries } = await counted(live().call(request, 'multipart_reply'));
+    return entries as readonly EntryOf<MultipartKind>[] as readonly EntryOf<K>[];
+  };
+
+  const takeEvent = (message: Message): void => {
+    if (message.type === 'packet_in2') {
+      const { metadata } = message;
+      events.emit('packet-in', metadata === undefined ? message : { ...message, metadata: splitRegisters(metadata) });
+    } else if (message.type === 'port_status') events.emit('port-status', message);
+    else if (message.type === 'flow_removed') events.emit('flow-removed', message);
+  };
+
+  const mapOptions = async (one: OpenFlowSession): Promise<void> => {
+    if (tlvMaps.length === 0) return;
+    const { maps } = await one.call({ type: 'tlv_table_request' }, 'tlv_table_reply');
+    const missing = tlvMaps.filter((wanted) => !isMapped(maps, wanted, where));
+    if (missing.length > 0) await confirm(one, [{ type: 'tlv_table_mod', command: TLV_ADD, maps: missing }]);
+  };
+
+  const setUp = async (one: OpenFlowSession): Promise<void> => {
+    await one.hello();
+    const features = await one.call({ type: 'features_request' }, 'features_reply');
+    datapathId = features.datapathId;
+    await confirm(one, [
+      { type: 'set_packet_in_format', format: PACKET_IN2 },
+      { type: 'set_controller_id', controllerId },
+      { type: 'set_config', flags: 0, missSendLength: MISS_SEND_LENGTH },
+    ]);
+    await mapOptions(one);
+  };
+
+  const lost = (reason: SondeError): void => {
+    session = undefined;
+    if (isUp) {
+      isUp = false;
+      counters.disconnects++;
+      events.emit('down', reason);
+    } else if (isRunning) events.emit('trouble', reason);
+    if (!isRunning) return;
+    failures++;
+    counters.failures++;
+    retry = setTimeout(() => void open(), backoffMs(backoff, failures, random()));
+  };
+
+  const open = async (): Promise<void> => {
+    let stream: Duplex;
+    try {
+      stream = await connect(where);
+    } catch (error) {
+      return lost(await nameMissingBridge(asSondeError(error, where), runDir, bridge));
+    }
+    if (!isRunning || session !== undefined) {
+      stream.destroy();
+      return;
+    }
+    const one = createOpenFlowSession(
+      stream,
+      { where, bridge, probeMs, timeoutMs },
+      {
+        event: takeEvent,
+        stray(error) {
+          counters.refusals++;
+          events.emit('trouble', error);
+        },
+        closed: lost,
+      },
+    );
+    session = one;
+    try {
+      await setUp(one);
+    } catch (error) {
+      one.close(asSondeError(error, where));
+      return;
+    }
+    if (session !== one) return;
+    failures = 0;
+    counters.connects++;
+    isUp = true;
+    events.emit('up');
+  };
+
+  const bundle = async (mods: readonly (FlowMod | GroupMod | PacketOut)[]): Promise<void> => {
+    if (mods.length === 0) return;
+    const one = live();
+    const id = nextBundle++;
+    const control = (command: 'open' | 'close' | 'commit' | 'discard'): MessageOf<'bundle_control'> => ({
+      type: 'bundle_control',
+      bundle: id,
+      command,
+      flags: ATOMIC_ORDERED,
+    });
+    const messages: Message[] = [control('open')];
+    for (const message of mods) messages.push({ type: 'bundle_add', bundle: id, flags: ATOMIC_ORDERED, message });
+    try {
+      // A message that is refused when it is added leaves the bundle as it was: only the answer to `close` tells that all are in.
+      await one.stream(messages, [control('close'), control('commit')], 'bundle_control');
+    } catch (error) {
+      // Where the commit failed the bundle is gone already, and where the connection is, too.
+      await one.call(control('discard'), 'bundle_control').catch(() => undefined);
+      throw error;
+    }
+    await confirm(one, []);
+  };
+
+  return {
+    events,
+    counters,
+    get up() {
+      return isUp;
+    },
+    get datapathId() {
+      return datapathId;
+    },
+    start() {
+      if (isRunning) return;
+      isRunning = true;
+      void open();
+    },
+    stop() {
+      isRunning = false;
+      clearTimeout(retry);
+      session?.close();
+    },
+    barrier: async () => confirm(live(), []),
+    bundle(mods) {
+      const work = lastBundle.then(() => counted(bundle(mods)));
+      lastBundle = work.catch(() => undefined);
+      return work;
+    },
+    async dumpFlows(filter = {}) {
+      const flows = await multipart('flow_desc', { match: {}, ...filter });
+      return flows.map((flow) => ({ ...flow, match: splitRegisters(flow.match) }));
+    },
+    async aggregate(filter = {}) {
+      const [sum] = await multipart('aggregate', { match: {}, ...filter });
+      if (sum !== undefined) return sum;
+      throw new SondeError('OVS_ANSWER_INVALID', { where, why: 'an empty answer to a request for aggregate' });
+    },
+    dumpGroups: () => multipart('group_desc', {}),
+    dumpMeters: () => multipart('meter_config', {}),
+    portDesc: () => multipart('port_desc', {}),
+    portStats: () => multipart('port_stats', {}),
+    packetOut: async (packet) => confirm(live(), [{ type: 'packet_out', ...packet }]),
+    meterMod: async (mod) => confirm(live(), [{ type: 'meter_mod', ...mod }]),
+    tlvTable: async () => counted(live().call({ type: 'tlv_table_request' }, 'tlv_table_reply')),
+    tlvTableAdd: async (maps) => confirm(live(), [{ type: 'tlv_table_mod', command: TLV_ADD, maps }]),
+    ctFlushZone: async (zone) => confirm(live(), [{ type: 'ct_flush_zone', zone }]),
+  };
+}
+
+/** @throws SondeError OPENFLOW_TLV_TAKEN where the field carries another option. */
+function isMapped(maps: readonly TlvMap[], wanted: TlvMap, where: string): boolean {
+  const found = maps.find(({ index }) => index === wanted.index);
+  if (found === undefined) return false;
+  if (describeOption(found) === describeOption(wanted)) return true;
+  throw new SondeError('OPENFLOW_TLV_TAKEN', {
+    where,
+    index: wanted.index,
+    found: describeOption(found),
+    wanted: describeOption(wanted),
+  });
+}
+
+function describeOption({ optionClass, optionType, optionLength }: TlvMap): string {
+  return `class 0x${optionClass.toString(16)}, type 0x${optionType.toString(16)}, ${optionLength} octets`;
+}
+
+/** No socket, but a running switch: then it is the bridge that is missing. */
+async function nameMissingBridge(error: SondeError, runDir: string, bridge: string): Promise<SondeError> {
+  if ((error.cause as NodeJS.ErrnoException | undefined)?.code !== 'ENOENT') return error;
+  const isSwitchThere = await access(join(runDir, 'ovs-vswitchd.pid')).then(
+    () => true,
+    () => false,
+  );
+  if (!isSwitchThere) return error;
+  const files = await readdir(runDir).catch(() => []);
+  const bridges = files.filter((file) => file.endsWith('.mgmt')).map((file) => file.slice(0, -'.mgmt'.length));
+  return new SondeError('OVS_BRIDGE_MISSING', { where: runDir, bridge, bridges: bridges.join(', ') || 'none' });
+}
+
+function asSondeError(error: unknown, where: string): SondeError {
+  if (error instanceof SondeError) return error;
+  return new SondeError('OVS_UNREACHABLE', { where, why: (error as Error).message }, { cause: error });
+}
