@@ -107,6 +107,8 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
     argv.push(
       '--state-dir',
       join(lab.runDir, `agent-${name}`),
+      '--metrics-listen',
+      '127.0.0.1:0',
       '--ipfix-active-timeout',
       config.ipfixActiveTimeout ?? '1s',
       '--log-level',
@@ -120,7 +122,7 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
     readonly alive: boolean;
   }
   const allAlive = async (): Promise<boolean> => {
-    const { hosts } = (await call('GET', '/v1/hosts')).json<{ readonly hosts: readonly HostLine[] }>();
+    const hosts = (await call('GET', '/v1/hosts')).json<readonly HostLine[]>();
     return lab.hosts.every(({ name }) => hosts.some((one) => one.host === name && one.alive));
   };
 

@@ -33,6 +33,8 @@ export interface IntegrationBridgeEvents {
   trouble: [error: SondeError];
   /** Ports came, went, or changed what identifies them. */
   ports: [ports: readonly LocalPort[]];
+  /** The tunnel port came, went, or has another OpenFlow port. */
+  tunnel: [ofport: number | undefined];
 }
 
 const TABLES = {
@@ -54,6 +56,7 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
   const events = new EventEmitter<IntegrationBridgeEvents>();
   let ports: readonly LocalPort[] = [];
   let up = false;
+  let tunnel: number | undefined;
 
   const root = () => [...client.rows('Open_vSwitch').values()][0];
   const bridgeRow = () => [...client.rows('Bridge')].find(([, row]) => row.name === config.bridge);
@@ -65,6 +68,11 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
       const ids = client.rows('Port').get(port)?.interfaces ?? [];
       return ids.flatMap((id) => client.rows('Interface').get(id) ?? []);
     });
+  }
+
+  function tunnelOfport(): number | undefined {
+    const ofport = interfaces().find((row) => row.name === config.tunnelPort)?.ofport;
+    return ofport === NO_OFPORT ? undefined : ofport;
   }
 
   function readPorts(): readonly LocalPort[] {
@@ -99,6 +107,11 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
       events.emit('up');
     }
     if (isChanged) events.emit('ports', ports);
+    const port = tunnelOfport();
+    if (port !== tunnel) {
+      tunnel = port;
+      events.emit('tunnel', port);
+    }
   }
 
   function missing(): SondeError {
@@ -138,10 +151,7 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     /** vNICs on the bridge, by ofport. */
     ports: (): readonly LocalPort[] => ports,
     /** OpenFlow port of the tunnel; undefined while there is none. */
-    tunnelOfport: (): number | undefined => {
-      const ofport = interfaces().find((row) => row.name === config.tunnelPort)?.ofport;
-      return ofport === NO_OFPORT ? undefined : ofport;
-    },
+    tunnelOfport,
     /** A key of Open_vSwitch.external_ids, as sonde-encap-ip. */
     externalId: (key: string): string | undefined => root()?.external_ids.get(key),
     version: (): string | undefined => root()?.ovs_version,

@@ -52,13 +52,18 @@ export const ERRORS = {
   },
   LISTEN_FAILED: {
     status: 503,
-    says: 'The server cannot listen on {where}: {why}.',
+    says: 'Listening on {where} is not possible: {why}.',
     do: 'Stop what listens there, or choose another address.',
   },
   LISTEN_NEEDS_TOKEN: {
     status: 400,
     says: 'Listening on {listen} would let anybody who reaches it change every network, since no token is set.',
     do: 'Set a token (SONDE_TOKEN, or `token` in the file), or listen on loopback, as 127.0.0.1:7070.',
+  },
+  NAME_UNKNOWN: {
+    status: 404,
+    says: 'There is no {what} called {name}{nearest}.',
+    do: 'Leave the name out to see all there are.',
   },
   TRACE_UNKNOWN: {
     status: 404,
@@ -344,7 +349,18 @@ export const ERRORS = {
     says: 'Open vSwitch at {where} does not say which underlay address tunnels of this host end at; external_ids:sonde-encap-ip is {found}.',
     do: 'Set it: ovs-vsctl set Open_vSwitch . external_ids:sonde-encap-ip=A.B.C.D; the agent keeps trying.',
   },
+  // --- The demo
+  DEMO_FAILED: {
+    status: 500,
+    says: 'The demo could not {what}: {why}.',
+    do: 'Look into the logs of server and agents, /run/sonde-lab/INSTANCE/log, while it stays up.',
+  },
   // --- Documents
+  DOCUMENTS_CONTENDED: {
+    status: 409,
+    says: 'Other writers changed the documents each of the {attempts} times that this change was to be written.',
+    do: 'Apply again; if it does not pass, stop what else applies documents all the time.',
+  },
   DOCUMENTS_INVALID: {
     status: 422,
     says: 'The documents are not applied, {count} problem(s): {summary}.',
