@@ -61,14 +61,16 @@ const PortMatch = Type.Object(
 );
 export type PortMatch = Static<typeof PortMatch>;
 
+const Peers = Type.Array(Peer, { minItems: 1, description: 'a list of {group: NAME} or selectors' });
+
 const ruleFields = {
   name: Name,
   action: Type.Union([Type.Literal('allow'), Type.Literal('deny')], { description: 'allow or deny' }),
   /** Absent: any protocol and port. */
-  ports: Type.Optional(Type.Array(PortMatch, { minItems: 1 })),
+  ports: Type.Optional(Type.Array(PortMatch, { minItems: 1, description: 'a list of {protocol, port}' })),
 };
-const IngressRule = Type.Object({ ...ruleFields, from: Type.Optional(Type.Array(Peer, { minItems: 1 })) }, strict);
-const EgressRule = Type.Object({ ...ruleFields, to: Type.Optional(Type.Array(Peer, { minItems: 1 })) }, strict);
+const IngressRule = Type.Object({ ...ruleFields, from: Type.Optional(Peers) }, strict);
+const EgressRule = Type.Object({ ...ruleFields, to: Type.Optional(Peers) }, strict);
 
 /** From the first judge to the last. `isolates`: who is selected by a policy of the tier gets what no rule of it allows denied. */
 export const TIERS = {
@@ -84,7 +86,7 @@ const TIER_NAMES = Object.keys(TIERS) as Tier[];
 const SPECS = {
   Network: Type.Object(
     {
-      subnets: Type.Array(Cidr, { minItems: 1, description: 'address blocks of the network' }),
+      subnets: Type.Array(Cidr, { minItems: 1, description: 'a list of address blocks, at least one' }),
       /** Allocated where it is absent. */
       vni: Type.Optional(Type.Integer({ minimum: 1, maximum: 0xffffff })),
     },
@@ -104,7 +106,7 @@ const SPECS = {
       ifaceId: Type.String({ minLength: 1, description: 'external_ids:iface-id of the OVS interface' }),
       network: Name,
       mac: Mac,
-      addresses: Type.Array(Ip, { minItems: 1 }),
+      addresses: Type.Array(Ip, { minItems: 1, description: 'a list of IP addresses, at least one' }),
       vm: Type.Object({ name: Type.String({ minLength: 1 }), uuid: Type.Optional(Type.String()) }, strict),
       project: Type.Optional(Type.String()),
       application: Type.Optional(Type.String()),
@@ -123,8 +125,8 @@ const SPECS = {
       /** Lower is judged first within a tier; default 1000. */
       order: Type.Optional(Type.Integer({ minimum: 0, maximum: 1_000_000 })),
       appliesTo: Type.Array(Peer, { minItems: 1, description: 'whose traffic it judges' }),
-      ingress: Type.Optional(Type.Array(IngressRule)),
-      egress: Type.Optional(Type.Array(EgressRule)),
+      ingress: Type.Optional(Type.Array(IngressRule, { description: 'a list of rules' })),
+      egress: Type.Optional(Type.Array(EgressRule, { description: 'a list of rules' })),
     },
     strict,
   ),

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Bus } from '../../bus/bus.ts';
 import { SondeError } from '../../model/errors.ts';
 import type { HostStatus } from '../../model/host.ts';
@@ -36,6 +37,7 @@ export interface ApplierDeps {
 /** An agent that has been silent for longer is not waited for. */
 const SILENT_AFTER_MS = 15_000;
 const OWN_WRITE_TIMEOUT_MS = 10_000;
+const MOST_ATTEMPTS = 5;
 
 /** The server's hand on `sonde.intents`: one change at a time, whole or not at all. */
 export function createApplier({ world, bus, now }: ApplierDeps) {
@@ -54,11 +56,19 @@ export function createApplier({ world, bus, now }: ApplierDeps) {
     dryRun: boolean,
   ): Promise<Applied> {
     await world.ready;
-    const { messages, state, changes } = plan(world.state(), documents, remove);
-    if (dryRun || messages.length === 0) return { revision: state.revision, changes };
-    await bus.produce('sonde.intents', messages);
-    await until(world, () => world.state().revision >= state.revision, OWN_WRITE_TIMEOUT_MS);
-    return { revision: state.revision, changes };
+    let first: Applied | undefined;
+    for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
+      const batch = randomUUID();
+      const { messages, state, changes } = plan(world.state(), documents, remove, batch);
+      // Nothing left to do after an attempt: it did take effect, before somebody else's next.
+      if (dryRun || messages.length === 0) return first ?? { revision: state.revision, changes };
+      await bus.produce('sonde.intents', messages);
+      await until(world, () => world.state().revision >= state.revision, OWN_WRITE_TIMEOUT_MS);
+      first ??= { revision: state.revision, changes };
+      if (world.state().batch === batch) return { revision: state.revision, changes };
+      // Another writer was first with this revision: the plan is made anew on what that one has left.
+    }
+    throw new SondeError('DOCUMENTS_CONTENDED', { attempts: MOST_ATTEMPTS });
   }
 
   function realization(revision: number): readonly Realization[] {

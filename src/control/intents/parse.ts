@@ -2,6 +2,7 @@ import { Settings } from 'typebox/system';
 import { Value } from 'typebox/value';
 import { isAlias, LineCounter, type Node, parseAllDocuments } from 'yaml';
 import { API_VERSION, DOCUMENTS, type Document, KINDS, type Kind } from '../../model/documents.ts';
+import { nearestNames } from '../../model/nearest-names.ts';
 
 /** Where a document was written, for messages. */
 export interface Origin {
@@ -96,8 +97,7 @@ function check(value: unknown): Omit<Problem, 'where'>[] {
   }
   const { apiVersion, kind } = value as { apiVersion?: unknown; kind?: unknown };
   if (apiVersion !== API_VERSION) return [{ field: 'apiVersion', expected: API_VERSION, found: quote(apiVersion) }];
-  if (!KINDS.includes(kind as Kind))
-    return [{ field: 'kind', expected: `one of ${KINDS.join(', ')}`, found: quote(kind) }];
+  if (!KINDS.includes(kind as Kind)) return [{ field: 'kind', expected: kindExpected(kind), found: quote(kind) }];
   const schema = DOCUMENTS[kind as Kind];
   const seen = new Set<string>();
   const problems: Omit<Problem, 'where'>[] = [];
@@ -122,10 +122,7 @@ function check(value: unknown): Omit<Problem, 'where'>[] {
       const found = path.reduce<unknown>((node, part) => (node as Record<string, unknown> | undefined)?.[part], value);
       problems.push({
         field,
-        expected:
-          keyword === 'boolean'
-            ? `no such field (known: ${fieldsAt(schema, at)})`
-            : expectation(schema, path, error.message),
+        expected: keyword === 'boolean' ? unknownField(schema, path) : expectation(schema, path, error.message),
         found: keyword === 'required' ? 'nothing' : quote(found),
       });
     }
@@ -162,10 +159,28 @@ function expectation(schema: unknown, path: readonly string[], message: string):
   return shapeAt(schema as Shape, path)?.description ?? message;
 }
 
-function fieldsAt(schema: unknown, path: readonly string[]): string {
-  const shape = shapeAt(schema as Shape, path);
-  const shapes = shape?.anyOf ?? (shape === undefined ? [] : [shape]);
-  return [...new Set(shapes.flatMap((one) => Object.keys(one.properties ?? {})))].join(', ');
+function unknownField(schema: unknown, path: readonly string[]): string {
+  const shape = shapeAt(schema as Shape, path.slice(0, -1));
+  const known = new Set((shape?.anyOf ?? [shape]).flatMap((one) => Object.keys(one?.properties ?? {})));
+  const name = path.at(-1) ?? '';
+  // Known, but of another branch of a union than its neighbours.
+  if (known.has(name)) return shape?.description ?? 'one form or the other';
+  return `no such field (known: ${[...known].join(', ')}${suggestion(name, known)})`;
+}
+
+function suggestion(name: string, names: Iterable<string>): string {
+  const near = nearestNames(name, names);
+  return near.length === 0 ? '' : `; near it: ${near.join(', ')}`;
+}
+
+/** Kinds that the language has a place for, which this version does not carry out. */
+const LATER_KINDS = ['Service', 'FloatingAddress', 'Egress', 'Monitor', 'Alert', 'Webhook'];
+
+function kindExpected(kind: unknown): string {
+  const known = `one of ${KINDS.join(', ')}`;
+  if (typeof kind !== 'string') return known;
+  if (LATER_KINDS.includes(kind)) return `${known} (this version does not carry out a ${kind} yet)`;
+  return `${known}${suggestion(kind, KINDS)}`;
 }
 
 function quote(value: unknown): string {

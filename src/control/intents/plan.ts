@@ -32,9 +32,15 @@ const DEFAULT_ORDER = 1000;
 /**
  * What applying and deleting documents would do. Validates the world that would result, gives out numbers, and changes nothing. Pure.
  * @param remove keys `Kind/name`.
+ * @param batch a name that no other batch has.
  * @throws SondeError DOCUMENTS_INVALID with every problem; DOCUMENT_UNKNOWN for a deletion of nothing.
  */
-export function plan(state: IntentState, apply: readonly ParsedDocument[], remove: readonly string[] = []): Plan {
+export function plan(
+  state: IntentState,
+  apply: readonly ParsedDocument[],
+  remove: readonly string[] = [],
+  batch = '',
+): Plan {
   const problems: Problem[] = [];
   const origins = new Map<Document, string>();
   const next = new Map<string, Document>(state.documents);
@@ -76,11 +82,16 @@ export function plan(state: IntentState, apply: readonly ParsedDocument[], remov
     if (!isSame(state.documents.get(key), document)) messages.push({ key, value: encode(document) });
   }
   for (const key of remove) messages.push({ key, value: null });
+  const written = new Set(messages.map(({ key }) => key));
+  for (const key of state.overwritten) {
+    const document = numbered.documents.get(key);
+    if (!written.has(key)) messages.push({ key, value: document === undefined ? null : encode(document) });
+  }
   if (messages.length === 0) return { messages, state, changes };
-  const { nextRule, nextVni } = numbered;
-  const marker = { revision: state.revision + 1, base: state.revision, nextRule, nextVni };
+  const { documents, nextRule, nextVni } = numbered;
+  const marker = { revision: state.revision + 1, base: state.revision, batch, nextRule, nextVni };
   messages.push({ key: MARKER_KEY, value: encode(marker) });
-  return { messages, state: { ...marker, documents: numbered.documents }, changes };
+  return { messages, state: { ...marker, documents, overwritten: new Set() }, changes };
 }
 
 /** First problem, and how many there are. */

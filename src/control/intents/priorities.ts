@@ -12,7 +12,7 @@ export interface RankedRule {
 /**
  * Gives each rule an OpenFlow priority of its own, higher for those judged earlier, within its tier's band. A priority stays as long as the order
  * allows, so that a change touches the flows of few rules: new rules go in the middle of a gap, and only a band without a gap is laid out anew.
- * Returns undefined for a tier with more rules than its band holds. Pure.
+ * Names the tier that has more rules than its band holds. Pure.
  */
 export function assignPriorities(rules: readonly RankedRule[]): ReadonlyMap<string, number> | { readonly full: Tier } {
   const result = new Map<string, number>();

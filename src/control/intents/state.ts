@@ -1,4 +1,5 @@
 import type { BusMessage } from '../../bus/bus.ts';
+import { FIRST_RULE } from '../../model/datapath.ts';
 import type { StoredDocument } from '../../model/documents.ts';
 
 /** Key of the message that ends each batch on `sonde.intents`. No document has it: names hold no `~`. */
@@ -9,6 +10,8 @@ export interface Marker {
   readonly revision: number;
   /** The revision that the writer started from. */
   readonly base: number;
+  /** Names the batch, so that its writer can tell whether it was this one that took effect. */
+  readonly batch: string;
   /** The next numbers to give: they never come back, so that old flow rows keep their meaning. */
   readonly nextRule: number;
   readonly nextVni: number;
@@ -17,6 +20,11 @@ export interface Marker {
 /** The declared world at one revision. */
 export interface IntentState extends Marker {
   readonly documents: ReadonlyMap<string, StoredDocument>;
+  /**
+   * Keys whose newest message on the topic is of a batch that lost. A reader that starts after the topic was compacted sees only that message, so the
+   * next batch writes them anew.
+   */
+  readonly overwritten: ReadonlySet<string>;
 }
 
 export const FIRST_VNI = 4097;
@@ -24,9 +32,11 @@ export const FIRST_VNI = 4097;
 export const EMPTY_STATE: IntentState = {
   revision: 0,
   base: 0,
-  nextRule: 1000,
+  batch: '',
+  nextRule: FIRST_RULE,
   nextVni: FIRST_VNI,
   documents: new Map(),
+  overwritten: new Set(),
 };
 
 /**
@@ -52,21 +62,29 @@ export function createIntentReader() {
     },
     /** Returns whether a batch took effect. */
     take(messages: readonly BusMessage[]): boolean {
-      const before = state;
+      let isChanged = false;
       for (const { key, value } of messages) {
         const content = key === null ? undefined : value === null ? null : parse(value);
         if (key === null || content === undefined) malformed++;
-        else if (key !== MARKER_KEY) pending.set(key, content as StoredDocument | null);
-        else {
+        else if (key !== MARKER_KEY) {
+          if (content === null || isStored(content)) pending.set(key, content);
+          else malformed++;
+        } else {
           const marker = content as Marker | null;
           // Compaction removes old markers, so the first one of a reader may start from any revision.
           if (marker === null || typeof marker.revision !== 'number') malformed++;
-          else if (state.revision !== 0 && marker.base !== state.revision) stale++;
-          else state = { ...marker, documents: merge(state.documents, pending) };
+          else if (state.revision !== 0 && marker.base !== state.revision) {
+            stale++;
+            state = { ...state, overwritten: new Set([...state.overwritten, ...pending.keys()]) };
+          } else {
+            const overwritten = new Set([...state.overwritten].filter((each) => !pending.has(each)));
+            state = { ...marker, documents: merge(state.documents, pending), overwritten };
+            isChanged = true;
+          }
           pending = new Map();
         }
       }
-      return state !== before;
+      return isChanged;
     },
   };
 }
@@ -77,6 +95,13 @@ function parse(value: Uint8Array): unknown {
   } catch {
     return undefined;
   }
+}
+
+/** Only what everybody relies on: a newer server's documents may have fields that this version does not know. */
+function isStored(content: unknown): content is StoredDocument {
+  const { kind, metadata, spec, status } = Object(content) as Record<string, unknown>;
+  const isNamed = typeof Object(metadata).name === 'string';
+  return typeof kind === 'string' && isNamed && typeof spec === 'object' && typeof status === 'object';
 }
 
 function merge(

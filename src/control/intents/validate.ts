@@ -1,6 +1,7 @@
 import { type Document, isKind, type Kind, keyOf, type Peer } from '../../model/documents.ts';
 import { nearestNames } from '../../model/nearest-names.ts';
 import {
+  formatIp,
   formatPrefix,
   networkOf,
   type Prefix,
@@ -108,7 +109,7 @@ function checkRouter(
         address,
       );
     }
-    checks.claim(document, `${field}.address`, `in network ${network}`, String(parsed.address));
+    checks.claim(document, `${field}.address`, `in network ${network}`, formatIp(parsed.address));
     for (const prefix of own) {
       const other = joined.find((one) => one.network !== network && prefixesOverlap(one.prefix, prefix));
       if (other !== undefined) {
@@ -141,7 +142,7 @@ function checkEndpoint(
     const address = parseIp(text);
     if (address === undefined) checks.say(document, field, 'an IP address', text);
     else {
-      checks.claim(document, field, `in network ${network}`, String(address));
+      checks.claim(document, field, `in network ${network}`, formatIp(address));
       if (!own.some((subnet) => prefixContains(subnet, address))) {
         checks.say(document, field, `an address of network ${network} (${own.map(formatPrefix).join(', ')})`, text);
       }
