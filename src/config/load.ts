@@ -1,15 +1,12 @@
-import { isAlias, isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import { SondeError } from '../model/errors.ts';
-import { nearestNames } from '../model/nearest-names.ts';
 import { assertListenAllowed } from './listen.ts';
 import {
   environmentNameOf,
   flagOf,
-  OPTIONS,
+  type OPTIONS,
   type OptionName,
   type OptionSpec,
   optionsOf,
-  PROCESSES,
   type ProcessName,
 } from './options.ts';
 import { VALUE_TYPES, type ValueOf, type ValueTypeName } from './value-types.ts';
@@ -37,8 +34,8 @@ export interface ConfigSources {
   /** By option name, as text. */
   readonly flags: Readonly<Record<string, unknown>>;
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** The file's name and text, where one is given. */
-  readonly file?: { readonly name: string; readonly text: string };
+  /** What the configuration file says, see parseConfigFile. */
+  readonly file?: FileSettings;
 }
 
 export interface Setting {
@@ -61,10 +58,10 @@ const NONE = 'none';
 
 /**
  * Flags over environment over file over defaults; an empty variable counts as unset. Pure.
- * @throws SondeError CONFIG_INVALID, CONFIG_OPTION_UNKNOWN, CONFIG_FILE_INVALID, LISTEN_NEEDS_TOKEN
+ * @throws SondeError CONFIG_INVALID, LISTEN_NEEDS_TOKEN
  */
 export function loadConfig<P extends ProcessName>(process: P, sources: ConfigSources): LoadedConfig<P> {
-  const inFile = sources.file === undefined ? new Map<string, Given>() : readFile(process, sources.file);
+  const inFile = sources.file?.get(process) ?? new Map<string, Given>();
   const settings: Setting[] = [];
   const texts: Record<string, string> = {};
   const config: Record<string, unknown> = {};
@@ -84,8 +81,12 @@ export function loadConfig<P extends ProcessName>(process: P, sources: ConfigSou
 
 interface Given {
   readonly text: string | undefined;
+  /** As `sonde.yaml:3`. */
   readonly source: string;
 }
+
+/** By process, then by option. */
+export type FileSettings = ReadonlyMap<ProcessName, ReadonlyMap<string, Given>>;
 
 function given(
   name: OptionName,
@@ -120,59 +121,4 @@ function parse(name: OptionName, spec: OptionSpec, text: string, source: string)
 export function expectedOf({ type, canBeNone }: OptionSpec): string {
   const words = typeof type === 'string' ? VALUE_TYPES[type].expected : type.join(', ');
   return canBeNone ? `${words}, or ${NONE}` : typeof type === 'string' ? words : `one of ${words}`;
-}
-
-/** The section of one process; those of the others are looked at for unknown names too, so that a slip shows wherever the file is read. */
-function readFile(process: ProcessName, { name: file, text }: NonNullable<ConfigSources['file']>): Map<string, Given> {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines });
-  const at = (offset = 0): string => `${file}:${lines.linePos(offset).line}`;
-  const [error] = document.errors;
-  if (error !== undefined) {
-    throw new SondeError('CONFIG_FILE_INVALID', {
-      where: at(error.pos[0]),
-      why: error.message.split(/ at line|\n/)[0],
-    });
-  }
-  const values = new Map<string, Given>();
-  if (document.contents === null) return values;
-  if (!isMap(document.contents)) {
-    throw new SondeError('CONFIG_FILE_INVALID', { where: at(), why: `sections ${PROCESSES.join(', ')} were expected` });
-  }
-  for (const { key, value } of document.contents.items) {
-    const section = String(key) as ProcessName;
-    const where = at(key.range[0]);
-    if (!PROCESSES.includes(section)) throw unknownOption('section', section, where, PROCESSES);
-    if (isScalar(value) && value.value === null) continue;
-    if (!isMap(value))
-      throw new SondeError('CONFIG_FILE_INVALID', { where, why: `options were expected under ${section}` });
-    const known = optionsOf(section).map(([name]) => name);
-    for (const item of value.items) {
-      const option = String(item.key) as OptionName;
-      const source = at(item.key.range[0]);
-      if (!known.includes(option)) throw unknownOption(`option of ${section}`, option, source, known);
-      if (!isScalar(item.value) || isAlias(item.value)) {
-        throw new SondeError('CONFIG_INVALID', {
-          option,
-          source,
-          value: 'a list or a map',
-          expected: expectedOf(OPTIONS[option]),
-        });
-      }
-      // As it was written: what looks like a number to YAML is still the text of a name or a size.
-      const scalar = item.value.source ?? String(item.value.value ?? '');
-      if (section === process && scalar !== '') values.set(option, { text: scalar, source });
-    }
-  }
-  return values;
-}
-
-function unknownOption(what: string, name: string, where: string, known: readonly string[]): SondeError {
-  const near = nearestNames(name, known);
-  return new SondeError('CONFIG_OPTION_UNKNOWN', {
-    what,
-    name,
-    where,
-    hint: near.length > 0 ? `near it: ${near.join(', ')}` : `known: ${known.join(', ')}`,
-  });
 }

@@ -60,17 +60,6 @@ export const OPTIONS = {
     default: { says: '`BRIDGE.mgmt` in ovsRunDir', of: ({ ovsRunDir, bridge }) => `${ovsRunDir}/${bridge}.mgmt` },
     doc: 'OpenFlow management socket of the bridge.',
   },
-  tunnelPort: {
-    for: ['agent'],
-    type: 'text',
-    default: 'gnv0',
-    doc: 'Geneve port of the bridge (remote_ip=flow, key=flow) that reaches the other hosts.',
-  },
-  encapAddress: {
-    for: ['agent'],
-    type: 'ip',
-    doc: 'Underlay address that other hosts send tunnels to. Left out: external_ids:sonde-encap-ip, else ovn-encap-ip, of the Open_vSwitch row.',
-  },
   server: {
     for: ['agent', 'client'],
     type: 'serverUrl',
@@ -129,12 +118,6 @@ export const OPTIONS = {
     type: 'wholeSeconds',
     default: '5s',
     doc: 'How long the switch aggregates a connection before it exports what it counted.',
-  },
-  ipfixMaxFlows: {
-    for: ['agent'],
-    type: 'count',
-    default: '65536',
-    doc: 'Most connections that the switch aggregates at a time for each of the three places where it counts; beyond it exports earlier.',
   },
   metricsListen: {
     for: ['agent'],

@@ -67,16 +67,6 @@ export const VALUE_TYPES = {
     expected: 'an absolute path',
     jsonSchema: { type: 'string', pattern: '^/' },
   } satisfies ValueType<string>,
-  ip: {
-    parse: (text) => (isIP(text) === 0 ? undefined : text),
-    expected: 'an IP address',
-    jsonSchema: { type: 'string' },
-  } satisfies ValueType<string>,
-  count: {
-    parse: (text) => (/^[1-9]\d{0,8}$/.test(text) ? Number(text) : undefined),
-    expected: 'a whole number from 1 to 999999999',
-    jsonSchema: { type: 'integer', minimum: 1, maximum: 999_999_999 },
-  } satisfies ValueType<number>,
   duration: {
     parse: parseDuration,
     expected: 'a duration, as 500ms, 5s, 2m, 1h or 7d',

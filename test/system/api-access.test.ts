@@ -124,11 +124,11 @@ test('what cannot be listened on is named', async () => {
   const taken = { host: '127.0.0.1', port: Number(new URL(url).port) };
   await expect(listen({ listen: taken })).rejects.toMatchObject({
     code: 'LISTEN_FAILED',
-    message: `The server cannot listen on 127.0.0.1:${taken.port}: another process listens there.`,
+    message: `Listening on 127.0.0.1:${taken.port} is not possible: another process listens there.`,
   });
   await expect(listen({ listenUnix: '/nonexistent/api.sock' })).rejects.toMatchObject({
     code: 'LISTEN_FAILED',
-    message: 'The server cannot listen on /nonexistent/api.sock: there is no such folder.',
+    message: 'Listening on /nonexistent/api.sock is not possible: there is no such folder.',
   });
   const long = join(folder, 'x'.repeat(100));
   await expect(listen({ listenUnix: long })).rejects.toMatchObject({ message: expect.stringContaining('longer than') });

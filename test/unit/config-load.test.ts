@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { expect, test } from 'vitest';
+import { parseConfigFile } from '../../src/config/file.ts';
 import { isLoopback } from '../../src/config/listen.ts';
 import { type ConfigSources, loadConfig } from '../../src/config/load.ts';
 import { OPTIONS, type OptionName, PROCESSES, type ProcessName } from '../../src/config/options.ts';
@@ -9,9 +10,9 @@ import { SondeError } from '../../src/model/errors.ts';
 const load = <P extends ProcessName>(process: P, sources: Partial<ConfigSources> = {}) =>
   loadConfig(process, { flags: {}, env: {}, ...sources });
 
-function refusal(process: ProcessName, sources: Partial<ConfigSources>): SondeError {
+function refusal(process: ProcessName, sources: () => Partial<ConfigSources>): SondeError {
   try {
-    load(process, sources);
+    load(process, sources());
   } catch (error) {
     if (error instanceof SondeError) return error;
     throw error;
@@ -19,7 +20,7 @@ function refusal(process: ProcessName, sources: Partial<ConfigSources>): SondeEr
   throw new Error('it was not refused');
 }
 
-const file = (text: string) => ({ file: { name: 'sonde.yaml', text } });
+const file = (text: string) => ({ file: parseConfigFile('sonde.yaml', text) });
 
 test('defaults need nothing, and those that follow from other options do', () => {
   const { config } = load('agent', { env: { SONDE_OVS_RUN_DIR: '/run/ovs', SONDE_BRIDGE: 'br1' } });
@@ -58,14 +59,18 @@ test('it is frozen', () => {
 });
 
 test.each([
-  ['flag', { flags: { listen: 'everywhere' } }, 'listen is "everywhere" (--listen), expected an address and a port'],
+  [
+    'flag',
+    () => ({ flags: { listen: 'everywhere' } }),
+    'listen is "everywhere" (--listen), expected an address and a port',
+  ],
   [
     'environment',
-    { env: { SONDE_ROLE: 'boss' } },
+    () => ({ env: { SONDE_ROLE: 'boss' } }),
     'role is "boss" (SONDE_ROLE), expected one of both, collector, control',
   ],
-  ['file', file('server:\n  dataDir: here\n'), 'dataDir is "here" (sonde.yaml:2), expected an absolute path'],
-  ['list', file('server:\n  dataDir: [a]\n'), 'dataDir is "a list or a map" (sonde.yaml:2)'],
+  ['file', () => file('server:\n  dataDir: here\n'), 'dataDir is "here" (sonde.yaml:2), expected an absolute path'],
+  ['list', () => file('server:\n  dataDir: [a]\n'), 'dataDir is "a list or a map" (sonde.yaml:2)'],
 ])('a wrong value from a %s is named with its source and what was expected', (_, sources, sentence) => {
   const error = refusal('server', sources);
   expect(error.code).toBe('CONFIG_INVALID');
@@ -77,7 +82,7 @@ test.each([
   ['option of another process', 'agent:\n  brige: x\n', 'option of agent called brige (sonde.yaml:2); near it: bridge'],
   ['section', 'servers: {}\n', 'section called servers (sonde.yaml:1); near it: server'],
 ])('an unknown %s in the file is named with what is near', (_, text, sentence) => {
-  const error = refusal('server', file(text));
+  const error = refusal('server', () => file(text));
   expect(error.code).toBe('CONFIG_OPTION_UNKNOWN');
   expect(error.message).toContain(sentence);
 });
@@ -87,7 +92,7 @@ test.each([
   ['- server\n', 'sections agent, server, client were expected'],
   ['server: 5\n', 'options were expected under server'],
 ])('a file of another form is refused: %j', (text, sentence) => {
-  const error = refusal('server', file(text));
+  const error = refusal('server', () => file(text));
   expect(error.code).toBe('CONFIG_FILE_INVALID');
   expect(error.message).toContain(sentence);
 });
@@ -98,11 +103,11 @@ test('an empty file, and an empty section, are fine', () => {
 });
 
 test('a secret is not in the error', () => {
-  expect(refusal('server', { flags: { token: ' ' } }).message).not.toContain('" "');
+  expect(refusal('server', () => ({ flags: { token: ' ' } })).message).not.toContain('" "');
 });
 
 test('listening elsewhere than on loopback needs a token', () => {
-  expect(refusal('server', { flags: { listen: '0.0.0.0:7070' } })).toMatchObject({
+  expect(refusal('server', () => ({ flags: { listen: '0.0.0.0:7070' } }))).toMatchObject({
     code: 'LISTEN_NEEDS_TOKEN',
     message: expect.stringContaining('0.0.0.0:7070'),
   });

@@ -1,0 +1,114 @@
+import { Command } from 'commander';
+import { SondeError } from '../../model/errors.ts';
+import { readText } from '../flags.ts';
+import { print, printTable } from '../output.ts';
+import { EXIT } from '../run.ts';
+
+interface PlaceFlags {
+  readonly stateDir?: string;
+}
+
+interface UpFlags extends PlaceFlags {
+  readonly hosts: string;
+  readonly vms: string;
+  readonly spec?: string;
+}
+
+/** Hosts in network namespaces, with an Open vSwitch each. */
+export function labCommand(): Command {
+  const lab = new Command('lab').description(
+    'build hosts with Open vSwitch in network namespaces of this machine (needs root)',
+  );
+  place(lab.command('up').description('build a lab'))
+    .option('--hosts <n>', 'number of hosts', '2')
+    .option('--vms <n>', 'VMs a host', '3')
+    .option('--spec <file>', 'YAML with hosts and their VMs, in place of the two numbers; - for standard input')
+    .action(async (instance: string | undefined, flags: UpFlags) => {
+      const { createLab } = await import('../../lab/lab.ts');
+      const made = createLab(await specOf(instance, flags));
+      await made.up();
+      print(
+        `lab ${made.instance} is up: ${made.hosts.length} hosts, ${made.vms.length} VMs, sockets in ${made.runDir}\n`,
+      );
+    });
+  place(lab.command('down').description('remove a lab, also what a crash left of it')).action(
+    async (instance: string | undefined, { stateDir }: PlaceFlags) => {
+      const [{ removeLab }, { DEFAULT_INSTANCE }] = await Promise.all([
+        import('../../lab/teardown.ts'),
+        import('../../lab/spec.ts'),
+      ]);
+      const name = instance ?? DEFAULT_INSTANCE;
+      await removeLab({ instance: name, ...(stateDir === undefined ? {} : { stateDir }) });
+      print(`lab ${name} is down\n`);
+    },
+  );
+  place(lab.command('status').description('show what of a lab is there'))
+    .addHelpText('after', '\nExit status: 0 all of it is up, 1 it is not.')
+    .action(async (instance: string | undefined, flags: PlaceFlags) => {
+      const { state, hosts, processes, instance: name } = (await open(instance, flags)).status();
+      print(`lab ${name} is ${state}, ${processes} processes\n`);
+      const lines = hosts.flatMap((host) => [
+        { name: host.name, ip: host.encapIp, what: 'host', isUp: host.netns && host.ovsdbServer && host.vswitchd },
+        ...host.vms.map((vm) => ({ name: vm.name, ip: vm.ip, what: `VM on ${host.name}`, isUp: vm.netns })),
+      ]);
+      printTable(
+        [
+          { title: 'NAME', of: (line) => line.name },
+          { title: 'WHAT', of: (line) => line.what },
+          { title: 'ADDRESS', of: (line) => line.ip },
+          { title: 'STATE', of: (line) => (line.isUp ? 'up' : 'down') },
+        ],
+        lines,
+        '',
+      );
+      if (state !== 'up') process.exitCode = EXIT.refused;
+    });
+  lab
+    .command('exec')
+    .description('run a command on a host or in a VM; its exit status is that of the command')
+    .argument('<target>', 'a host or a VM')
+    .argument('<command...>', 'after --, as: sonde lab exec web-1 -- ping -c1 10.10.2.11')
+    .option('--lab <name>', 'which lab')
+    .option('--state-dir <folder>', 'folder of run directories')
+    .action(async (target: string, argv: string[], flags: PlaceFlags & { lab?: string }) => {
+      const opened = await open(flags.lab, flags);
+      const { stdout, stderr, status } = await opened.exec(target, argv);
+      print(stdout);
+      process.stderr.write(stderr);
+      process.exitCode = status;
+    });
+  return lab;
+}
+
+function place(command: Command): Command {
+  return command.argument('[name]', 'name of the lab').option('--state-dir <folder>', 'folder of run directories');
+}
+
+async function open(instance: string | undefined, { stateDir }: PlaceFlags) {
+  const { openLab } = await import('../../lab/lab.ts');
+  return openLab({ ...(instance === undefined ? {} : { instance }), ...(stateDir === undefined ? {} : { stateDir }) });
+}
+
+async function specOf(instance: string | undefined, { hosts, vms, spec, stateDir }: UpFlags) {
+  const { labSpec, DEFAULT_INSTANCE } = await import('../../lab/spec.ts');
+  const name = instance ?? DEFAULT_INSTANCE;
+  const where = stateDir === undefined ? {} : { stateDir };
+  if (spec === undefined) {
+    return labSpec({ instance: name, hosts: count('hosts', hosts), vmsPerHost: count('vms', vms), ...where });
+  }
+  const { parse } = await import('yaml');
+  const given = parse(readText(spec)) as { hosts?: unknown } | null;
+  if (!Array.isArray(given?.hosts) || !given.hosts.every((host) => Array.isArray((host as { vms?: unknown })?.vms))) {
+    throw new SondeError('LAB_SPEC_INVALID', {
+      field: 'hosts',
+      value: JSON.stringify(given?.hosts ?? null),
+      expected: 'a list of {name, vms: [{name, ip}]}',
+    });
+  }
+  return { ...(given as ReturnType<typeof labSpec>), instance: name, ...where };
+}
+
+function count(field: string, text: string): number {
+  if (/^\d{1,3}$/.test(text)) return Number(text);
+  throw new SondeError('LAB_SPEC_INVALID', { field, value: text, expected: 'a number up to 200' });
+}

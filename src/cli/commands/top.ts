@@ -1,0 +1,29 @@
+import { Command, Option } from 'commander';
+import type { Talker } from '../../api/schemas.ts';
+import { createClient } from '../client.ts';
+import { addConfigFlags, configOf } from '../flags.ts';
+import { type OutputFormat, printJson, printTable } from '../output.ts';
+import { talkerColumns } from '../render/views.ts';
+
+interface Flags {
+  readonly by: 'vm' | 'app';
+  readonly since: string;
+  readonly last: string;
+  readonly output: OutputFormat;
+}
+
+export function topCommand(): Command {
+  const command = new Command('top')
+    .description('show who moves most octets; each connection counts once')
+    .addOption(new Option('--by <what>', 'sum up by VM or application').choices(['vm', 'app']).default('vm'))
+    .option('--since <when>', 'as 5m (ago), or a time', '15m')
+    .option('--last <n>', 'most lines', '10')
+    .addOption(new Option('-o, --output <format>').choices(['table', 'json']).default('table'));
+  return addConfigFlags(command, 'client').action(async (flags: Flags) => {
+    const client = createClient((await configOf('client', { ...flags })).config);
+    const { by, since, last: limit, output } = flags;
+    const talkers = await client.json<Talker[]>('GET', '/v1/top', { query: { by, since, limit } });
+    if (output === 'json') printJson(talkers);
+    else printTable(talkerColumns(by), talkers, `Nothing was counted since ${since}.`);
+  });
+}
