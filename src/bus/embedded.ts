@@ -30,7 +30,7 @@ export interface EmbeddedBusDeps {
 }
 
 /** A reader that can be resumed: what the remote bus needs after a lost connection. */
-export interface ResumableReader extends Reader {
+interface ResumableReader extends Reader {
   /** Next offset by partition. */
   positions(): ReadonlyMap<number, number>;
 }

@@ -11,7 +11,7 @@ export interface PartitionState {
 }
 
 /** What is remembered of a producer, so that a retry appends nothing twice. */
-export interface ProducerState {
+interface ProducerState {
   /** Highest sequence taken. */
   readonly last: number;
   /** When, milliseconds since the epoch. */

@@ -20,7 +20,7 @@ export interface ReadLimits {
   readonly octets: number;
 }
 
-export interface Appended {
+interface Appended {
   /** One for each message of the call. */
   readonly placements: readonly Placement[];
   /** What is new in the log, in order. */

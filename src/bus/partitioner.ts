@@ -4,7 +4,7 @@ const SEED = 0x9747b28c;
 const M = 0x5bd1e995;
 
 /** Murmur2, 32 bits, as in org.apache.kafka.common.utils.Utils.murmur2. The result is signed. */
-export function murmur2(data: Uint8Array): number {
+function murmur2(data: Uint8Array): number {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
   const whole = data.length & ~3;
   let h = SEED ^ data.length;

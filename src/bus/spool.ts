@@ -29,9 +29,9 @@ export interface SpoolDeps {
  * Why messages were not delivered: `spool_full`: the oldest, for newer ones; `refused`: the bus will never take them; `damaged`: the disk gave
  * back something else than was written; `write_failed`: they could not be written, which their sender was told.
  */
-export type SpoolDropReason = 'spool_full' | 'refused' | 'damaged' | 'write_failed';
+type SpoolDropReason = 'spool_full' | 'refused' | 'damaged' | 'write_failed';
 
-export interface SpoolDropped {
+interface SpoolDropped {
   readonly messages: number;
   /** Flow rows in them, by the header `rows`. */
   readonly rows: number;
