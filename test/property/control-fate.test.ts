@@ -1,51 +1,27 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { compile } from '../../src/control/compile/compile.ts';
 import type { IntentState } from '../../src/control/intents/state.ts';
 import { DOMAINS, DROP_REASONS, OBSERVATION_POINTS, REGISTERS, TRACE_OPTION } from '../../src/model/datapath.ts';
-import type { EndpointLocation } from '../../src/model/endpoint.ts';
 import { type Endpoint, resolveEndpoints } from '../../src/model/endpoint.ts';
 import { routerMac } from '../../src/model/router-mac.ts';
 import { parseIpv4 } from '../../src/wire/address.ts';
 import { createFlowTables, type Effect, type Fields, type FlowTables } from '../support/flow-tables.ts';
 import { type Attempt, fateOf, routerOf } from '../support/policy-oracle.ts';
-import { declare, HOSTS, NAMES, randomPolicies } from '../support/random-world.ts';
+import {
+  compileFor,
+  declare,
+  encapOf,
+  HOST_NUMBERS,
+  HOSTS,
+  type HostNumber,
+  locations,
+  NAMES,
+  OFPORTS,
+  randomPolicies,
+  TUNNEL,
+} from '../support/random-world.ts';
 
-const TUNNEL = 99;
-const HOST_NUMBERS = [1, 2] as const;
-type HostNumber = (typeof HOST_NUMBERS)[number];
-const encapOf = (host: HostNumber): number => parseIpv4(`172.31.0.${host}`)!;
-const OFPORTS = new Map(NAMES.map((name, at) => [name, at + 1]));
 const PROTOCOLS = { icmp: 1n, tcp: 6n, udp: 17n } as const;
-
-const locations = new Map(
-  NAMES.map((name): [string, EndpointLocation] => {
-    const host = HOSTS.get(name)!;
-    const place = {
-      host: `h${host}`,
-      encapAddress: `172.31.0.${host}`,
-      ofport: OFPORTS.get(name)!,
-      port: name,
-      since: 0,
-    };
-    return [`iface-${name}`, { ifaceId: `iface-${name}`, ...place }];
-  }),
-);
-
-function compileFor(host: HostNumber, state: IntentState) {
-  const documents = [...state.documents.values()];
-  return compile({
-    documents,
-    endpoints: resolveEndpoints(documents, locations),
-    ports: NAMES.filter((name) => HOSTS.get(name) === host).map((name) => ({
-      ofport: OFPORTS.get(name)!,
-      ifaceId: `iface-${name}`,
-      name,
-    })),
-    tunnel: TUNNEL,
-    encapAddress: encapOf(host),
-  });
-}
 
 /** Two hosts with a tunnel between them. */
 function createHosts() {

@@ -1,7 +1,11 @@
 import fc from 'fast-check';
+import { compile } from '../../src/control/compile/compile.ts';
 import { plan } from '../../src/control/intents/plan.ts';
 import { EMPTY_STATE, type IntentState } from '../../src/control/intents/state.ts';
 import type { Document, EgressRule, IngressRule, Peer, Selector } from '../../src/model/documents.ts';
+import { type EndpointLocation, resolveEndpoints } from '../../src/model/endpoint.ts';
+import { parseIpv4 } from '../../src/wire/address.ts';
+import type { Flow } from '../../src/wire/openflow/flow.ts';
 
 /** Networks a, b, c behind router r, d behind router s, e behind none. */
 const NETWORKS = { a: '10.0.1', b: '10.0.2', c: '10.0.3', d: '10.0.4', e: '10.0.5' } as const;
@@ -23,7 +27,43 @@ const ENDPOINTS: readonly (readonly [
   ['e2', 'e', 2, 'store', 'y'],
 ];
 export const NAMES = ENDPOINTS.map(([name]) => name);
+export const HOST_NUMBERS = [1, 2] as const;
+export type HostNumber = (typeof HOST_NUMBERS)[number];
 export const HOSTS = new Map(ENDPOINTS.map(([name, , host]) => [name, host]));
+export const OFPORTS = new Map(NAMES.map((name, at) => [name, at + 1]));
+export const TUNNEL = 99;
+
+export const encapOf = (host: HostNumber): number => parseIpv4(`172.31.0.${host}`)!;
+
+export const locations = new Map(
+  NAMES.map((name): [string, EndpointLocation] => {
+    const host = HOSTS.get(name)!;
+    const place = {
+      host: `h${host}`,
+      encapAddress: `172.31.0.${host}`,
+      ofport: OFPORTS.get(name)!,
+      port: name,
+      since: 0,
+    };
+    return [`iface-${name}`, { ifaceId: `iface-${name}`, ...place }];
+  }),
+);
+
+/** Flows of one host in the fixed world with these policies. */
+export function compileFor(host: HostNumber, state: IntentState): readonly Flow[] {
+  const documents = [...state.documents.values()];
+  return compile({
+    documents,
+    endpoints: resolveEndpoints(documents, locations),
+    ports: NAMES.filter((name) => HOSTS.get(name) === host).map((name) => ({
+      ofport: OFPORTS.get(name)!,
+      ifaceId: `iface-${name}`,
+      name,
+    })),
+    tunnel: TUNNEL,
+    encapAddress: encapOf(host),
+  });
+}
 
 const apiVersion = 'sonde/v1' as const;
 

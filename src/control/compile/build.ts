@@ -1,4 +1,5 @@
 import { COLLECTOR_SET, DROP_REASONS, type DropReason, REGISTERS, TRACE_FLAG_MARKED } from '../../model/datapath.ts';
+import { maskOf } from '../../wire/address.ts';
 import type { FieldName } from '../../wire/openflow/fields.ts';
 import type { Action, Flow, Match, Value } from '../../wire/openflow/flow.ts';
 import { cookieOf, TABLES, type TableName } from '../pipeline.ts';
@@ -47,6 +48,12 @@ export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, sctp: 132 } as const;
 
 /** Matches marked packets only. */
 export const MARKED: Match = { [REGISTERS.traceFlags]: [TRACE_FLAG_MARKED, TRACE_FLAG_MARKED] };
+
+/** A field within an address block. A mask without bits is no condition: the switch would forget it, and a later comparison would not find it. */
+export function within(field: FieldName, address: number, length: number): Match {
+  if (length === 0) return {};
+  return { [field]: length === 32 ? address : [address, maskOf(length)] };
+}
 
 /** Bits of ct_state. OVS lib/packets.h, CS_*. */
 export const CT = { new: 0x01, established: 0x02, related: 0x04, reply: 0x08, invalid: 0x10, tracked: 0x20 } as const;

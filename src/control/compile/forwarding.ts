@@ -1,7 +1,18 @@
 import { DOMAINS, DROP_REASONS, OBSERVATION_POINTS, REGISTERS, STAGES, TRACE_OPTION } from '../../model/datapath.ts';
-import { maskOf } from '../../wire/address.ts';
 import type { Action, Flow } from '../../wire/openflow/flow.ts';
-import { backToSender, copy, drop, ETHERTYPE, flow, IP_PROTOCOL, MARKED, sample, set, setField } from './build.ts';
+import {
+  backToSender,
+  copy,
+  drop,
+  ETHERTYPE,
+  flow,
+  IP_PROTOCOL,
+  MARKED,
+  sample,
+  set,
+  setField,
+  within,
+} from './build.ts';
 import { ipv4Of, type NetworkView, type RouterView, type Topology } from './topology.ts';
 
 const ICMP = { echoReply: 0, echoRequest: 8 } as const;
@@ -34,7 +45,7 @@ function routing(network: NetworkView): Flow[] {
         'routing',
         200 + one.length,
         one.vni,
-        { ...toRouter, ipv4_dst: one.length === 32 ? one.address : [one.address, maskOf(one.length)] },
+        { ...toRouter, ...within('ipv4_dst', one.address, one.length) },
         [set('network', one.vni), setField('eth_src', router.mac), { type: 'dec_ttl' }],
         'neighbour',
       ),

@@ -11,10 +11,9 @@ import {
   TIERS,
 } from '../../model/documents.ts';
 import type { Endpoint } from '../../model/endpoint.ts';
-import { maskOf } from '../../wire/address.ts';
 import type { Action, Flow, Match } from '../../wire/openflow/flow.ts';
 import { PRIORITY_BANDS } from '../pipeline.ts';
-import { CT, ETHERTYPE, flow, IP_PROTOCOL, resubmit, setField } from './build.ts';
+import { CT, ETHERTYPE, flow, IP_PROTOCOL, resubmit, setField, within } from './build.ts';
 import { type Block, normalize } from './prefix-set.ts';
 import { ipv4Of, ipv4Prefix, type LocalEndpoint, type Topology } from './topology.ts';
 
@@ -137,11 +136,7 @@ function ruleFlows(input: RuleInput): Flow[] {
   };
   const dimensions: Match[][] = [locals.map(({ ofport }) => ({ [REGISTERS.judged]: ofport }))];
   if (blocks !== undefined) {
-    dimensions.push(
-      blocks.map(({ address, length }) => ({
-        [FAR[direction]]: length === 32 ? address : ([address, maskOf(length)] as const),
-      })),
-    );
+    dimensions.push(blocks.map(({ address, length }) => within(FAR[direction], address, length)));
   }
   if (rule.ports !== undefined) dimensions.push(portMatches(rule.ports));
   // A group without members: nobody can match.
