@@ -8,7 +8,7 @@ const RECORD_HEADER = 16;
 const LINKTYPE_ETHERNET = 1;
 
 /** A capture file (pcap) of Ethernet frames. */
-export function pcapOf(frames: readonly Uint8Array[]): Buffer {
+function pcapOf(frames: readonly Uint8Array[]): Buffer {
   const header = Buffer.alloc(GLOBAL_HEADER);
   header.writeUInt32LE(0xa1b2c3d4, 0);
   header.writeUInt16LE(2, 4);

@@ -3,7 +3,7 @@ import { readIpv6, readUnsigned } from './octets.ts';
 import type { Template } from './template.ts';
 
 /** Number (bigint above 2^53), IPv4 as unsigned number, IPv6 as bigint, MAC as number, text, or the octets of what is unknown. */
-export type DataValue = number | bigint | boolean | string | Uint8Array;
+type DataValue = number | bigint | boolean | string | Uint8Array;
 
 /** A record that is no sample: of options, or of another kind of exporter. */
 export interface DataRecord {

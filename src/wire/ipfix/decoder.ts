@@ -4,13 +4,11 @@ import { createHeldSets } from './held-sets.ts';
 import { compileSampleReader, type SampleReader } from './sample-reader.ts';
 import type { SampleRecord } from './sample-record.ts';
 import { createSequence, type SequenceCounts } from './sequence.ts';
-import { decodeTemplate, type Template } from './template.ts';
+import { decodeTemplate, encodeTemplateSets, OPTIONS_TEMPLATE_SET, TEMPLATE_SET, type Template } from './template.ts';
 
 const VERSION = 10;
 const MESSAGE_HEADER = 16;
 const SET_HEADER = 4;
-const TEMPLATE_SET = 2;
-const OPTIONS_TEMPLATE_SET = 3;
 const FIRST_DATA_SET = 256;
 /** Templates of one stream. Open vSwitch has some 80. */
 const MOST_TEMPLATES = 4096;
@@ -37,6 +35,13 @@ export interface IpfixSession {
   readonly port: number;
 }
 
+/** Templates of one stream, to be kept over a restart of the collector. */
+export interface SavedTemplates extends IpfixSession {
+  readonly domain: number;
+  /** Template sets and options template sets, as in a message. */
+  readonly sets: Uint8Array;
+}
+
 /** Takes what messages hold. */
 export interface IpfixSink {
   readonly samples: SampleRecord[];
@@ -61,6 +66,8 @@ interface KnownTemplate extends Template {
 }
 
 interface Stream {
+  readonly session: IpfixSession;
+  readonly scope: number;
   readonly templates: Map<number, KnownTemplate>;
   readonly sequence: ReturnType<typeof createSequence>;
 }
@@ -111,7 +118,7 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
     let stream = streams.get(key);
     if (stream === undefined) {
       if (streams.size >= mostStreams) streams.delete(streams.keys().next().value!);
-      stream = { templates: new Map(), sequence: createSequence(counts) };
+      stream = { session: { address, port }, scope, templates: new Map(), sequence: createSequence(counts) };
     }
     // To the end of the map: its order is that of the last switch to a stream.
     streams.delete(key);
@@ -156,14 +163,14 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
     const stream = streamOf(session, domain);
     const message: Message = { session, stream, bytes, view, domain, exportTime, sink, dataRecords: 0 };
     held.expire(exportTime);
-    const error = decodeSets(message);
+    const error = decodeSets(message, MESSAGE_HEADER);
     stream.sequence.note(number, error === undefined ? message.dataRecords : undefined, exportTime);
     return error;
   }
 
-  function decodeSets(message: Message): WireError | undefined {
+  function decodeSets(message: Message, start: number): WireError | undefined {
     const { bytes, view } = message;
-    let at = MESSAGE_HEADER;
+    let at = start;
     while (at < bytes.length) {
       if (bytes.length - at < SET_HEADER) return new WireError('truncated', at, 'a set header is cut');
       const id = view.getUint16(at);
@@ -269,6 +276,24 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
       return held.count;
     },
     decode,
+    /**
+     * All templates that are known. A collector that begins anew and is given them by `restore` reads on where this one ended, for as long as the
+     * exporter sends from the same port: it then is the same exporter.
+     */
+    save: (): readonly SavedTemplates[] =>
+      [...streams.values()].map(({ session, scope, templates }) => ({
+        ...session,
+        domain: scope,
+        sets: encodeTemplateSets([...templates.values()]),
+      })),
+    /** Takes what `save` gave; the error says what was wrong with it, as with a message. */
+    restore({ address, port, domain, sets }: SavedTemplates): WireError | undefined {
+      const session = { address, port };
+      const stream = streamOf(session, domain);
+      const view = new DataView(sets.buffer, sets.byteOffset, sets.byteLength);
+      const sink: IpfixSink = { samples: [], records: [] };
+      return decodeSets({ session, stream, bytes: sets, view, domain, exportTime: 0, sink, dataRecords: 0 }, 0);
+    },
   };
 }
 

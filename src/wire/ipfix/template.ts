@@ -5,7 +5,11 @@ import { elementOf } from './elements.ts';
 const VARIABLE = 0xffff;
 const ENTERPRISE_BIT = 0x8000;
 
-export interface TemplateField {
+/** Set ids (section 3.3.2). */
+export const TEMPLATE_SET = 2;
+export const OPTIONS_TEMPLATE_SET = 3;
+
+interface TemplateField {
   readonly enterprise: number;
   readonly id: number;
   readonly name: string;
@@ -79,4 +83,18 @@ export function decodeTemplate(
   if (leastLength === 0) return new WireError('value', start, `records of template ${id} would have no octets`);
   const bytes = new Uint8Array(view.buffer, view.byteOffset + start, next - start).slice();
   return { record: { id, fields, scopeCount, leastLength, isFixed, bytes }, end: next };
+}
+
+/** The sets that carry templates, one each (RFC 7011 section 3.3.2). */
+export function encodeTemplateSets(templates: readonly Template[]): Uint8Array {
+  const sets = new Uint8Array(templates.reduce((length, { bytes }) => length + 4 + bytes.length, 0));
+  const view = new DataView(sets.buffer);
+  let at = 0;
+  for (const { bytes, scopeCount } of templates) {
+    view.setUint16(at, scopeCount > 0 ? OPTIONS_TEMPLATE_SET : TEMPLATE_SET);
+    view.setUint16(at + 2, 4 + bytes.length);
+    sets.set(bytes, at + 4);
+    at += 4 + bytes.length;
+  }
+  return sets;
 }

@@ -1,5 +1,5 @@
 /** Width of a field: a number of bits, or of octets for what is no number. */
-export type FieldWidth = number | { readonly octets: number };
+type FieldWidth = number | { readonly octets: number };
 export type Fields = Readonly<Record<string, FieldWidth>>;
 
 type Value = number | bigint | Uint8Array;

@@ -9,14 +9,14 @@ interface Options {
   readonly options: Uint8Array;
 }
 
-export interface Ethernet {
+interface Ethernet {
   readonly destination: number;
   readonly source: number;
   /** Ethertype of what follows the VLAN tags; below 0x600 it is the length of an 802.3 frame. */
   readonly type: number;
 }
 
-export interface Ipv6Extensions {
+interface Ipv6Extensions {
   /** Extension headers as they are on the wire, the last of which names `protocol`; without any, `protocol` is `nextHeader`. */
   readonly extensions: Uint8Array;
   readonly protocol: number;
@@ -55,14 +55,14 @@ export interface GeneveOption {
 
 export type Vlan = Header<typeof VLAN>;
 export type Arp = Header<typeof ARP>;
-export type Ipv4 = Header<typeof IPV4> & Options;
-export type Ipv6 = Header<typeof IPV6> & Ipv6Extensions;
-export type Tcp = Header<typeof TCP> & Options;
-export type Udp = Header<typeof UDP>;
-export type Sctp = Header<typeof SCTP>;
+type Ipv4 = Header<typeof IPV4> & Options;
+type Ipv6 = Header<typeof IPV6> & Ipv6Extensions;
+type Tcp = Header<typeof TCP> & Options;
+type Udp = Header<typeof UDP>;
+type Sctp = Header<typeof SCTP>;
 export type Icmp = Header<typeof ICMP>;
-export type Dhcp = Header<typeof DHCP> & { readonly options: readonly DhcpOption[] };
-export type Geneve = Header<typeof GENEVE> & { readonly options: readonly GeneveOption[] };
+type Dhcp = Header<typeof DHCP> & { readonly options: readonly DhcpOption[] };
+type Geneve = Header<typeof GENEVE> & { readonly options: readonly GeneveOption[] };
 
 /** Headers behind Ethernet: at most one of each layer is there. */
 export interface Layers {
