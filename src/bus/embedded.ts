@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import { SondeError } from '../model/errors.ts';
@@ -52,6 +53,8 @@ const DEFAULT_RETENTION: RetentionConfig = {
   tombstoneMs: 7 * 86_400_000,
   producerMs: 7 * 86_400_000,
 };
+/** How long a stop waits for a reader's handler. */
+const HANDLER_LIMIT_MS = 10_000;
 const READ_LIMITS = { messages: 500, octets: 1024 * 1024 };
 
 /** What there is between start() and stop(). */
@@ -157,6 +160,12 @@ export function createEmbeddedBus(config: EmbeddedBusConfig, deps: EmbeddedBusDe
       for (const pump of pumps) pump.stop();
       // Members may commit while they let go.
       await Promise.all([...groups.values()].map((group) => group.stop()));
+      const limit = new AbortController();
+      await Promise.race([
+        Promise.all([...pumps].map(({ ended }) => ended)),
+        sleep(HANDLER_LIMIT_MS, undefined, { signal: limit.signal, ref: false }).catch(() => {}),
+      ]);
+      limit.abort();
       open = undefined;
       await retaining?.catch(() => {});
       // Waits for writes that are under way.

@@ -349,7 +349,7 @@ describe('a process that is killed', () => {
         if (sent % 8 === 0) await sleep(5);
       }
     })();
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < 3; round++) {
       const { child } = await startProcess('bus-process.ts', directory, `${port}`);
       await eventually(() => expect(bus.isConnected).toBe(true));
       await sleep(100 + Math.random() * 200);
