@@ -44,11 +44,32 @@ function oxmId(oxmClass: number, number: number): number {
   return oxmClass * 0x80 + number;
 }
 
-/** Field that an OXM header names, where its length is the one that the table of fields knows. */
+/** Octets of the value that an OXM header announces. */
+function octetsOf(header: number): number {
+  return (header & 0x100) === 0 ? header & 0xff : (header & 0xff) >> 1;
+}
+
+/** Field that an OXM header names, where a value of that length can be one of it. */
 function fieldOf(header: number): FieldInfo | undefined {
   const info = BY_ID.get(header >>> 9);
   if (info === undefined) return undefined;
-  return (header & 0xff) === ((header & 0x100) === 0 ? info.octets : 2 * info.octets) ? info : undefined;
+  const octets = octetsOf(header);
+  // Of a mapped option Open vSwitch leaves out leading zeros (mf_field_len of meta-flow.c).
+  if (isOption(info)) return octets >= 1 && octets <= info.octets ? info : undefined;
+  return octets === info.octets ? info : undefined;
+}
+
+const FIRST_OPTION = oxmId(FIELDS.tun_metadata0.class, FIELDS.tun_metadata0.number);
+const LAST_OPTION = oxmId(FIELDS.tun_metadata63.class, FIELDS.tun_metadata63.number);
+
+function isOption({ header }: FieldInfo): boolean {
+  const id = Math.floor(header / 0x200);
+  return id >= FIRST_OPTION && id <= LAST_OPTION;
+}
+
+function readValue(reader: OctetReader, info: FieldInfo, octets: number): Value {
+  const value = reader.uint(octets);
+  return info.bits > 48 ? BigInt(value) : value;
 }
 
 /** Ranks of the fields of the match in work; encoding is not reentrant. */
@@ -88,8 +109,9 @@ export const matchFields: Layout<Match> = {
       } else if (info.name in match) {
         reader.fail('value', `field ${info.name} twice`);
       } else {
-        const value = reader.uint(info.octets);
-        match[info.name] = (header & 0x100) === 0 ? value : [value, reader.uint(info.octets)];
+        const octets = octetsOf(header);
+        const value = readValue(reader, info, octets);
+        match[info.name] = (header & 0x100) === 0 ? value : [value, readValue(reader, info, octets)];
       }
     }
     return unknown.length === 0 ? match : { ...match, [UNKNOWN_FIELDS]: unknown };
@@ -135,9 +157,10 @@ export const fieldValue: Layout<{ readonly field: FieldName; readonly value: Val
       reader.fail('unsupported', `field 0x${header.toString(16)}`);
       return { field: 'in_port', value: 0 };
     }
-    const value = reader.uint(info.octets);
+    const octets = octetsOf(header);
+    const value = readValue(reader, info, octets);
     if ((header & 0x100) === 0) return { field: info.name, value };
-    return { field: info.name, value, mask: reader.uint(info.octets) };
+    return { field: info.name, value, mask: readValue(reader, info, octets) };
   },
 };
 
@@ -146,7 +169,9 @@ function namedBy(headerOf: (name: FieldName) => number): Layout<FieldName> {
     encode: (writer, name) => writer.u32(headerOf(name)),
     decode(reader) {
       const header = reader.u32();
-      const info = fieldOf(header);
+      const named = BY_ID.get(header >>> 9);
+      // The length of an option is the map's affair, which is not at hand here.
+      const info = named !== undefined && isOption(named) ? named : fieldOf(header);
       if (info === undefined || (header & 0x100) !== 0) {
         reader.fail('unsupported', `field 0x${header.toString(16)}`);
         return 'in_port';
