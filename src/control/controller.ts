@@ -30,7 +30,7 @@ export interface ControllerSwitch {
 }
 
 /** The host's vNICs. */
-export interface ControllerPorts {
+interface ControllerPorts {
   /** Whether they have ever been read: before, an empty list says nothing. */
   readonly known: () => boolean;
   readonly ports: () => readonly LocalPort[];

@@ -8,7 +8,7 @@ export const TABLES = {
     does: 'Where the packet comes from: port or tunnel to endpoint, network and trace',
     miss: 'drop UNBOUND',
   },
-  count: { number: 5, does: 'Counts what a vNIC sent (domain received)', miss: 'portSecurity' },
+  count: { number: 5, does: 'Counts what a vNIC sent (domain received)', miss: '' },
   portSecurity: {
     number: 10,
     does: 'Source MAC and IP address are those that the endpoint was given',
@@ -64,11 +64,16 @@ export function tableName(number: number): TableName | undefined {
 /** First byte of each cookie of ours: a dump tells our flows from others', and diff touches no other. */
 const COOKIE_OWNER = 0x53n;
 const COOKIE_OWNER_SHIFT = 56n;
-export const COOKIE_MASK = 0xff00000000000000n;
 
 /** Owner (8 bits), table (8), 16 zero bits, then 32 bits of what the flow is about: an ofport, a VNI, a rule's number or a drop reason. */
 export function cookieOf(table: TableName, subject: number): bigint {
   return (COOKIE_OWNER << COOKIE_OWNER_SHIFT) | (BigInt(TABLES[table].number) << 48n) | BigInt(subject >>> 0);
+}
+
+/** What a cookie of ours says; undefined for others' cookies, and for tables of another version. */
+export function explainCookie(cookie: bigint): { readonly table: TableName; readonly subject: number } | undefined {
+  const table = isOwnCookie(cookie) ? tableName(Number((cookie >> 48n) & 0xffn)) : undefined;
+  return table === undefined ? undefined : { table, subject: Number(cookie & 0xffffffffn) };
 }
 
 export function isOwnCookie(cookie: bigint): boolean {

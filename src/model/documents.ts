@@ -40,7 +40,7 @@ const Peer = Type.Union([Type.Object({ group: Name }, strict), Selector], {
 });
 export type Peer = Static<typeof Peer>;
 
-export const PROTOCOLS = ['tcp', 'udp', 'sctp', 'icmp'] as const;
+const PROTOCOLS = ['tcp', 'udp', 'sctp', 'icmp'] as const;
 
 const PortMatch = Type.Object(
   {
@@ -158,11 +158,8 @@ export const DOCUMENTS = {
   Policy: documentOf('Policy'),
 } as const satisfies Record<Kind, TSchema>;
 
-export type DocumentOf<K extends Kind> = Static<(typeof DOCUMENTS)[K]>;
-export type NetworkDocument = DocumentOf<'Network'>;
-export type RouterDocument = DocumentOf<'Router'>;
+type DocumentOf<K extends Kind> = Static<(typeof DOCUMENTS)[K]>;
 export type EndpointDocument = DocumentOf<'Endpoint'>;
-export type GroupDocument = DocumentOf<'Group'>;
 export type PolicyDocument = DocumentOf<'Policy'>;
 export type Document = { [K in Kind]: DocumentOf<K> }[Kind];
 export type IngressRule = Static<typeof IngressRule>;

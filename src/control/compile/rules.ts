@@ -17,7 +17,7 @@ import { CT, ETHERTYPE, flow, IP_PROTOCOL, resubmit, setField, within } from './
 import { type Block, normalize } from './prefix-set.ts';
 import { ipv4Of, ipv4Prefix, type LocalEndpoint, type Topology } from './topology.ts';
 
-export type Direction = 'ingress' | 'egress';
+type Direction = 'ingress' | 'egress';
 
 /** A rule that has flows on this host. */
 export interface CompiledRule {
@@ -30,7 +30,7 @@ const RULE_TABLES = { ingress: 'ingressRules', egress: 'egressRules' } as const;
 const FAR = { ingress: 'ct_nw_src', egress: 'ct_nw_dst' } as const;
 
 /** Whether a selector without a cidr selects the endpoint. */
-export function selects(selector: Selector, endpoint: Endpoint): boolean {
+function selects(selector: Selector, endpoint: Endpoint): boolean {
   return (
     selector.cidr === undefined &&
     (selector.vm === undefined || selector.vm === endpoint.vm) &&

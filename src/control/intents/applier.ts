@@ -117,8 +117,6 @@ export function createApplier({ world, bus, now }: ApplierDeps) {
   };
 }
 
-export type Applier = ReturnType<typeof createApplier>;
-
 /** Resolves when the condition holds; looks again at each change of the world. */
 function until(world: World, isDone: () => boolean, timeoutMs: number): Promise<void> {
   if (isDone()) return Promise.resolve();

@@ -6,7 +6,7 @@ import type { StoredDocument } from '../../model/documents.ts';
 export const MARKER_KEY = '~marker';
 
 /** What the last message of a batch says. */
-export interface Marker {
+interface Marker {
   readonly revision: number;
   /** The revision that the writer started from. */
   readonly base: number;
@@ -27,7 +27,7 @@ export interface IntentState extends Marker {
   readonly overwritten: ReadonlySet<string>;
 }
 
-export const FIRST_VNI = 4097;
+const FIRST_VNI = 4097;
 
 export const EMPTY_STATE: IntentState = {
   revision: 0,
