@@ -164,7 +164,7 @@ describe('actions of Open vSwitch', () => {
     const meaning = MEANING[text];
     expect(meaning, 'no meaning is written down for this row').toBeDefined();
     expect(decode(bytes)).toEqual(meaning);
-    if (text !== SHORTENED)
+    if (!OTHER_BYTES.has(text))
       expect(Buffer.from(encode(meaning!)).toString('hex')).toBe(Buffer.from(bytes).toString('hex'));
     else expect(decode(encode(meaning!))).toEqual(meaning);
   });
