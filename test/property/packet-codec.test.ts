@@ -87,7 +87,8 @@ describe('addresses', () => {
         const text = formatIpv6(value);
         expect(isIP(text)).toBe(6);
         expect(parseIpv6(text)).toBe(value);
-        expect(new SocketAddress({ address: text, family: 'ipv6' }).address).toBe(text);
+        // The runtime writes ::/96, the deprecated IPv4-compatible addresses (RFC 4291 section 2.5.5.1), in dotted form too.
+        if (value >> 32n !== 0n) expect(new SocketAddress({ address: text, family: 'ipv6' }).address).toBe(text);
       }),
     );
     fc.assert(
