@@ -187,6 +187,12 @@ describe('actions of Open vSwitch', () => {
     },
   );
 
+  it('reads an option whose leading zeros Open vSwitch left out', () => {
+    // From a dump of set_field:0x77->tun_metadata0, mapped with 8 octets.
+    const short = Uint8Array.from(Buffer.from('00190010000150017700000000000000', 'hex'));
+    expect(decode(short)).toEqual([{ type: 'set_field', field: 'tun_metadata0', value: 0x77n }]);
+  });
+
   it('ends what nests without end', () => {
     // clone(clone(clone(...))), 4,000 deep: struct ext_action_header and 6 octets of padding each.
     const depth = 4000;

@@ -98,7 +98,7 @@ describe('messages of a real Open vSwitch', () => {
           cookie: 5n,
           specs: [{}, {}, { load: { field: 'reg1' }, from: 5 }, { output: { field: 'nxm_in_port' } }],
         },
-        { type: 'set_field', field: 'tun_metadata0', value: 0x77n },
+        { type: 'set_field', field: 'tun_metadata0', value: 0x7700000000000001n },
         {
           type: 'clone',
           actions: [
