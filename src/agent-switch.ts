@@ -26,9 +26,10 @@ const CONTROLLER_ID = { packets: 0, flows: 1 } as const;
  */
 export function createAgentSwitch(config: Pick<OpenFlowConfig, 'runDir' | 'bridge'>, deps: AgentSwitchDeps) {
   const { class: optionClass, type: optionType, length: optionLength, index } = TRACE_OPTION;
+  // One of the two maps the option, or they would race for it.
   const tlvMaps = [{ optionClass, optionType, optionLength, index }];
   const flows = createOpenFlowConnection({ ...config, controllerId: CONTROLLER_ID.flows, tlvMaps });
-  const packets = createOpenFlowConnection({ ...config, controllerId: CONTROLLER_ID.packets, tlvMaps });
+  const packets = createOpenFlowConnection({ ...config, controllerId: CONTROLLER_ID.packets });
   for (const connection of [flows, packets]) {
     connection.events.on('down', deps.onTrouble);
     connection.events.on('trouble', deps.onTrouble);
