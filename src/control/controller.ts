@@ -8,7 +8,7 @@ import type { LocalPort } from '../model/local-port.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { formatIp, type IpAddress } from '../wire/address.ts';
 import type { Flow } from '../wire/openflow/flow.ts';
-import { compile } from './compile/compile.ts';
+import { createCompiler } from './compile/compile.ts';
 import { diff, type FlowSet, flowSet } from './diff.ts';
 import { createLocations } from './locations.ts';
 import { METRICS } from './metrics.ts';
@@ -75,6 +75,8 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
     },
   });
   const locations = createLocations(config, { known: world.locations, publisher, now: deps.now });
+
+  const compile = createCompiler();
 
   /** What is believed to be installed; undefined: it has to be read first. */
   let installed: FlowSet | undefined;

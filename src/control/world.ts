@@ -47,8 +47,10 @@ export function createWorld({ bus }: WorldDeps) {
   const { promise: ready, resolve: becomeReady } = Promise.withResolvers<void>();
 
   function intentsChanged(): void {
+    const before = documents;
     documents = [...intents.state.documents.values()];
-    endpoints = undefined;
+    // The same endpoints stay the same object: the compiler goes by that.
+    if (!isSame(before.filter(placesEndpoints), documents.filter(placesEndpoints))) endpoints = undefined;
     routers.clear();
     for (const each of documents) {
       if (isKind(each, 'Router'))
@@ -116,6 +118,14 @@ export function createWorld({ bus }: WorldDeps) {
 
 export type World = ReturnType<typeof createWorld>;
 
+function placesEndpoints({ kind }: StoredDocument): boolean {
+  return kind === 'Network' || kind === 'Endpoint';
+}
+
+function isSame(a: readonly StoredDocument[], b: readonly StoredDocument[]): boolean {
+  return a.length === b.length && a.every((each, at) => each === b[at]);
+}
+
 function noteRules(policy: Extract<StoredDocument, { kind: 'Policy' }>, rules: Map<number, KnownRule>): void {
   for (const direction of ['ingress', 'egress'] as const) {
     for (const { name, action } of policy.spec[direction] ?? []) {
@@ -144,10 +154,11 @@ function createTable<T extends TSchema>(schema: T) {
         else if (value === null) isChanged = rows.delete(key) || isChanged;
         else {
           const row = parseJson(value);
-          if (valid.Check(row)) {
+          if (!valid.Check(row)) malformed++;
+          else if (JSON.stringify(row) !== JSON.stringify(rows.get(key))) {
             rows.set(key, row as Row);
             isChanged = true;
-          } else malformed++;
+          }
         }
       }
       return isChanged;

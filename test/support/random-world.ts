@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { compile } from '../../src/control/compile/compile.ts';
-import { plan } from '../../src/control/intents/plan.ts';
+import { type Plan, plan } from '../../src/control/intents/plan.ts';
 import { EMPTY_STATE, type IntentState } from '../../src/control/intents/state.ts';
 import type { Document, EgressRule, IngressRule, Peer, Selector } from '../../src/model/documents.ts';
 import { type EndpointLocation, resolveEndpoints } from '../../src/model/endpoint.ts';
@@ -183,6 +183,11 @@ export const randomPolicies: fc.Arbitrary<readonly Document[]> = fc
 
 /** The state in which exactly these are declared, next to the fixed world. */
 export function declare(policies: readonly Document[], before: IntentState = EMPTY_STATE): IntentState {
+  return planFor(policies, before).state;
+}
+
+/** What brings it about. */
+export function planFor(policies: readonly Document[], before: IntentState): Plan {
   const parsed = [...FIXED, ...policies].map((document, at) => ({
     document,
     origin: { file: 'random', index: at + 1, line: 1 },
@@ -195,5 +200,5 @@ export function declare(policies: readonly Document[], before: IntentState = EMP
     before,
     parsed,
     gone.map(({ metadata }) => `Policy/${metadata.name}`),
-  ).state;
+  );
 }

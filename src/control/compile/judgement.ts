@@ -2,7 +2,6 @@ import { DOMAINS, DROP_REASONS, REGISTERS, STAGES } from '../../model/datapath.t
 import type { Flow, Match } from '../../wire/openflow/flow.ts';
 import { TABLES } from '../pipeline.ts';
 import { CT, copy, drop, ETHERTYPE, flow, MARKED, resubmit, sample, set } from './build.ts';
-import type { CompiledRule } from './rules.ts';
 
 /** Bits of ct_label that hold the number of the rule that let the connection begin. */
 const LABEL_RULE_BITS = 32;
@@ -36,12 +35,12 @@ type SideName = keyof typeof SIDES;
  * judged by the rule that judged its request. So a rule that is gone ends its connections at once, with nothing to flush, and every packet
  * can name its rule. The switch's megaflow cache makes it as cheap as a look at the state alone.
  */
-export function judgement(rules: readonly CompiledRule[]): Flow[] {
+export function judgement(): Flow[] {
   return [
     ...(['egress', 'ingress'] as const).flatMap(tracking),
     flow('egressRules', 0, 0, {}, [resubmit('record')]),
     flow('ingressRules', 0, 0, {}, [resubmit('record')]),
-    ...(['egress', 'ingress'] as const).flatMap((side) => record(side, rules)),
+    ...(['egress', 'ingress'] as const).flatMap(record),
     ...enforce(),
   ];
 }
@@ -70,23 +69,12 @@ function tracking(side: SideName): Flow[] {
   ];
 }
 
-function record(side: SideName, rules: readonly CompiledRule[]): Flow[] {
+function record(side: SideName): Flow[] {
   const { noted } = SIDES[side];
   const here = { [REGISTERS.stage]: STAGES[side] };
   const note = copy(REGISTERS.decision, noted);
-  const isNew = { ct_state: [CT.new, CT.new] as const };
   return [
     flow('record', 100, 0, { ...here, ...MARKED }, [note], 'enforce'),
-    ...rules.map(({ number, action }) =>
-      flow(
-        'record',
-        50,
-        number,
-        { ...here, [REGISTERS.decision]: number, ...(action === 'allow' ? isNew : {}) },
-        [sample(DOMAINS[side], number), note],
-        'enforce',
-      ),
-    ),
     flow(
       'record',
       40,
@@ -97,6 +85,21 @@ function record(side: SideName, rules: readonly CompiledRule[]): Flow[] {
     ),
     flow('record', 10, 0, here, [note], 'enforce'),
   ];
+}
+
+/** Reports what a rule decides: each new connection that it allows, and each packet that it denies. Either side may come to it. */
+export function recordOf(rule: number, action: 'allow' | 'deny'): Flow[] {
+  const when: Match = action === 'allow' ? { ct_state: [CT.new, CT.new] } : {};
+  return (['egress', 'ingress'] as const).map((side) =>
+    flow(
+      'record',
+      50,
+      rule,
+      { [REGISTERS.stage]: STAGES[side], [REGISTERS.decision]: rule, ...when },
+      [sample(DOMAINS[side], rule), copy(REGISTERS.decision, SIDES[side].noted)],
+      'enforce',
+    ),
+  );
 }
 
 function enforce(): Flow[] {

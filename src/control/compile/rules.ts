@@ -2,28 +2,21 @@ import { DROP_REASONS, REGISTERS } from '../../model/datapath.ts';
 import {
   type EgressRule,
   type IngressRule,
-  isKind,
   type Peer,
   type PortMatch,
   type Selector,
   type Stored,
-  type StoredDocument,
   TIERS,
 } from '../../model/documents.ts';
 import type { Endpoint } from '../../model/endpoint.ts';
 import type { Action, Flow, Match } from '../../wire/openflow/flow.ts';
 import { PRIORITY_BANDS } from '../pipeline.ts';
 import { CT, ETHERTYPE, flow, IP_PROTOCOL, resubmit, setField, within } from './build.ts';
+import { recordOf } from './judgement.ts';
 import { type Block, normalize } from './prefix-set.ts';
 import { ipv4Of, ipv4Prefix, type LocalEndpoint, type Topology } from './topology.ts';
 
 type Direction = 'ingress' | 'egress';
-
-/** A rule that has flows on this host. */
-export interface CompiledRule {
-  readonly number: number;
-  readonly action: 'allow' | 'deny';
-}
 
 const RULE_TABLES = { ingress: 'ingressRules', egress: 'egressRules' } as const;
 /** The far end of a connection, by its original tuple: whoever it was opened to, or from. */
@@ -41,55 +34,74 @@ function selects(selector: Selector, endpoint: Endpoint): boolean {
   );
 }
 
-/** Flows of every rule that applies to a local endpoint, and the isolation that comes with being selected. */
-export function rules(
-  documents: readonly StoredDocument[],
-  topology: Topology,
-): { readonly flows: readonly Flow[]; readonly compiled: readonly CompiledRule[] } {
-  const groups = new Map<string, readonly Selector[]>();
-  for (const each of documents) if (isKind(each, 'Group')) groups.set(each.metadata.name, each.spec.members);
+/** What the flows of a policy depend on beside its own words and those of its groups. */
+export interface PolicySetting {
+  readonly topology: Topology;
+  /** Endpoints by address space. */
+  readonly bySpace: ReadonlyMap<number, readonly Endpoint[]>;
+}
+
+/** What one policy comes to on this host. */
+export interface PolicyResult {
+  readonly flows: readonly Flow[];
+  /** Ports whose endpoints the policy isolates, by direction. */
+  readonly isolated: readonly { readonly direction: Direction; readonly ofport: number; readonly priority: number }[];
+}
+
+/** The groups that a policy names, each once. */
+export function groupsNamed({ spec }: Stored<'Policy'>): readonly string[] {
+  const { ingress = [], egress = [] } = spec;
+  const peers = [
+    ...spec.appliesTo,
+    ...ingress.flatMap(({ from = [] }) => from),
+    ...egress.flatMap(({ to = [] }) => to),
+  ];
+  return [...new Set(peers.flatMap((peer) => ('group' in peer ? [peer.group] : [])))];
+}
+
+/** Flows of the rules of a policy that applies to a local endpoint, and the isolation that comes with being selected. */
+export function policyFlows(
+  policy: Stored<'Policy'>,
+  groups: ReadonlyMap<string, readonly Selector[]>,
+  { topology, bySpace }: PolicySetting,
+): PolicyResult {
   const selectorsOf = (peers: readonly Peer[]): readonly Selector[] =>
     peers.flatMap((peer) => ('group' in peer ? (groups.get(peer.group) ?? []) : [peer]));
-
-  const bySpace = Map.groupBy(
-    topology.networks.flatMap((network) => network.endpoints),
-    (endpoint) => topology.spaceOf(endpoint.network),
-  );
+  const applies = selectorsOf(policy.spec.appliesTo);
+  const judged = topology.locals.filter(({ endpoint }) => applies.some((selector) => selects(selector, endpoint)));
   const flows: Flow[] = [];
-  const compiled: CompiledRule[] = [];
-  const isolated = { ingress: new Map<number, number>(), egress: new Map<number, number>() };
-
-  for (const policy of documents) {
-    if (!isKind(policy, 'Policy')) continue;
-    const applies = selectorsOf(policy.spec.appliesTo);
-    const judged = topology.locals.filter(({ endpoint }) => applies.some((selector) => selects(selector, endpoint)));
-    if (judged.length === 0) continue;
-    for (const direction of ['ingress', 'egress'] as const) {
-      const list: readonly (IngressRule & EgressRule)[] | undefined = policy.spec[direction];
-      if (list === undefined) continue;
-      if (TIERS[policy.spec.tier].isolates) {
-        for (const { ofport } of judged) isolated[direction].set(ofport, PRIORITY_BANDS[policy.spec.tier].first - 1);
-      }
-      for (const rule of list) {
-        const status = policy.status.rules?.[`${direction}/${rule.name}`];
-        if (status === undefined) continue;
-        compiled.push({ number: status.number, action: rule.action });
-        const peers = direction === 'ingress' ? rule.from : rule.to;
-        const far = peers && selectorsOf(peers);
-        Map.groupBy(judged, (local) => local.space).forEach((locals, space) => {
-          const blocks = far && blocksOf(far, bySpace.get(space) ?? []);
-          flows.push(...ruleFlows({ policy, direction, rule, ...status, locals, space, blocks }));
-        });
-      }
-    }
-  }
+  const isolated: PolicyResult['isolated'][number][] = [];
+  if (judged.length === 0) return { flows, isolated };
   for (const direction of ['ingress', 'egress'] as const) {
-    for (const [ofport, priority] of isolated[direction]) {
-      const deny = denied(0, DROP_REASONS.DEFAULT_DENY.number);
-      flows.push(flow(RULE_TABLES[direction], priority, ofport, { [REGISTERS.judged]: ofport }, deny));
+    const list: readonly (IngressRule & EgressRule)[] | undefined = policy.spec[direction];
+    if (list === undefined) continue;
+    if (TIERS[policy.spec.tier].isolates) {
+      const priority = PRIORITY_BANDS[policy.spec.tier].first - 1;
+      for (const { ofport } of judged) isolated.push({ direction, ofport, priority });
+    }
+    for (const rule of list) {
+      const status = policy.status.rules?.[`${direction}/${rule.name}`];
+      if (status === undefined) continue;
+      flows.push(...recordOf(status.number, rule.action));
+      const peers = direction === 'ingress' ? rule.from : rule.to;
+      const far = peers && selectorsOf(peers);
+      Map.groupBy(judged, (local) => local.space).forEach((locals, space) => {
+        const blocks = far && blocksOf(far, bySpace.get(space) ?? []);
+        flows.push(...ruleFlows({ direction, rule, ...status, locals, space, blocks }));
+      });
     }
   }
-  return { flows, compiled };
+  return { flows, isolated };
+}
+
+/** Who is isolated gets what no rule of the tier allows denied. Several policies may isolate the same endpoint. */
+export function isolationFlows(results: readonly PolicyResult[]): readonly Flow[] {
+  const entries = results.flatMap((result) => result.isolated);
+  const unique = new Map(entries.map((entry) => [`${entry.direction} ${entry.ofport} ${entry.priority}`, entry]));
+  const deny = denied(0, DROP_REASONS.DEFAULT_DENY.number);
+  return [...unique.values()].map(({ direction, ofport, priority }) =>
+    flow(RULE_TABLES[direction], priority, ofport, { [REGISTERS.judged]: ofport }, deny),
+  );
 }
 
 /** Addresses that selectors mean within one address space, as blocks that do not overlap. */
@@ -109,7 +121,6 @@ function blocksOf(selectors: readonly Selector[], endpoints: readonly Endpoint[]
 }
 
 interface RuleInput {
-  readonly policy: Stored<'Policy'>;
   readonly direction: Direction;
   readonly rule: { readonly action: 'allow' | 'deny'; readonly ports?: readonly PortMatch[] };
   readonly number: number;
