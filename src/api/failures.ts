@@ -4,7 +4,7 @@ import { nearestNames } from '../model/nearest-names.ts';
 import type { ErrorBody } from './schemas.ts';
 
 /** A catalogue error as the API says it. */
-export function errorBody(error: SondeError): ErrorBody {
+function errorBody(error: SondeError): ErrorBody {
   const { problems } = error.details as { problems?: ErrorBody['error']['details'] };
   return {
     error: { code: error.code, message: error.message, action: error.action, details: problems ?? [] },

@@ -19,9 +19,9 @@ export class ServerRefusal extends Error {
   }
 }
 
-export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
+type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
-export interface ClientRequest {
+interface ClientRequest {
   readonly query?: Query;
   /** Sent as JSON, or as it is where it is text. */
   readonly body?: unknown;

@@ -38,7 +38,7 @@ export interface ConfigSources {
   readonly file?: FileSettings;
 }
 
-export interface Setting {
+interface Setting {
   readonly name: OptionName;
   /** As people write it; undefined: left out. */
   readonly text: string | undefined;

@@ -5,7 +5,7 @@ export const PROCESSES = ['agent', 'server', 'client'] as const;
 export type ProcessName = (typeof PROCESSES)[number];
 
 /** A default that is known at run time only. */
-export interface DerivedDefault {
+interface DerivedDefault {
   /** For the documentation. */
   readonly says: string;
   /** @param config the options that stand before this one in the table, as text */

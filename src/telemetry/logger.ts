@@ -1,7 +1,7 @@
 import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino';
+import type { AgentConfig } from '../config/load.ts';
 
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
+export type LogLevel = AgentConfig['logLevel'];
 
 export interface LoggerConfig {
   readonly level: LogLevel;
@@ -75,5 +75,3 @@ export function createRateLimitedLog({ intervalMs }: RateLimitConfig, { log, now
       write('error', key, fields, message),
   };
 }
-
-export type RateLimitedLog = ReturnType<typeof createRateLimitedLog>;

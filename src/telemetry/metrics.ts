@@ -4,7 +4,7 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
  * One metric of a component's table. Names follow Prometheus' conventions: prefix `sonde_`, base units in the plural, counters end in `_total`.
  * A component exports its table as `METRICS`, beside the code that counts, and `docs/metrics.md` is made from those tables.
  */
-export interface MetricSpec {
+interface MetricSpec {
   readonly type: 'counter' | 'gauge' | 'histogram';
   /** One sentence: what it counts, and in which unit. */
   readonly help: string;

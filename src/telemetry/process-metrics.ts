@@ -1,6 +1,7 @@
 import { collectDefaultMetrics, type Registry } from 'prom-client';
 import { createMetrics, type MetricTable } from './metrics.ts';
 
+/** @public for the page of metrics, which reads every table of this name */
 export const METRICS = {
   sonde_build_info: {
     type: 'gauge',

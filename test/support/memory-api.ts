@@ -33,7 +33,7 @@ const HOSTS: readonly HostView[] = ['h1', 'h2'].map((host, i) => ({
 }));
 
 /** A flow row as the store answers it: column by column of the table, with times as text. */
-export function flowView(cells: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
+function flowView(cells: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
   const blank = FLOW_COLUMNS.map(({ name, type }) => {
     if (type === 'DateTime64(6)') return [name, new Date(NOW - 5000).toISOString()];
     return [name, type === 'LowCardinality(String)' || type === 'IPv6' ? '' : 0];
