@@ -19,6 +19,7 @@ import { createIpfixSource } from './probe/sources/ipfix.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
 import { createTracePoint } from './trace/trace-point.ts';
 import { parseIp } from './wire/address.ts';
+import type { SampleRecord } from './wire/ipfix/sample-record.ts';
 
 export interface AgentDeps {
   /** Started and stopped by whoever made it. */
@@ -88,6 +89,32 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
     }
   }
 
+  /** On the port that Open vSwitch exports to already, if it is free: then what it has cached reaches this run of the agent. */
+  async function listenForIpfix(onSamples: (samples: readonly SampleRecord[]) => void) {
+    const { host, port } = config.ipfixListen;
+    const [, before] = /^(.*):(\d+)$/.exec(bridge.exporterTarget(COLLECTOR_SET) ?? '')?.slice(1) ?? [];
+    const candidates = port === 0 && before !== undefined ? [Number(before), 0] : [port];
+    for (;;) {
+      const candidate = candidates.shift() ?? 0;
+      const ipfix = createIpfixSource(
+        { host, port: candidate, receiveBufferBytes: RECEIVE_BUFFER_OCTETS },
+        {
+          onSamples,
+          onMalformed: (error, session) =>
+            trouble.warn('ipfix', { error: error.message, session }, 'a datagram is no IPFIX message'),
+          onTemplatesMissing: () => log.info('IPFIX records wait for their templates'),
+          onTrouble: (error) =>
+            trouble.error(error.code, { error: error.message, do: error.action }, 'IPFIX cannot be received'),
+        },
+      );
+      try {
+        return { ipfix, address: await ipfix.start() };
+      } catch (error) {
+        if (candidates.length === 0) throw error;
+      }
+    }
+  }
+
   return {
     world,
     async start(): Promise<void> {
@@ -110,18 +137,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
           onError: (error, rows) => trouble.error('recorder', { error, rows }, 'flow rows could not be kept'),
         },
       );
-      const ipfix = createIpfixSource(
-        { host: config.ipfixListen.host, port: config.ipfixListen.port, receiveBufferBytes: RECEIVE_BUFFER_OCTETS },
-        {
-          onSamples: recorder.add,
-          onMalformed: (error, session) =>
-            trouble.warn('ipfix', { error: error.message, session }, 'a datagram is no IPFIX message'),
-          onTemplatesMissing: () => log.info('IPFIX records wait for their templates'),
-          onTrouble: (error) =>
-            trouble.error(error.code, { error: error.message, do: error.action }, 'IPFIX cannot be received'),
-        },
-      );
-      const address = await ipfix.start();
+      const { ipfix, address } = await listenForIpfix(recorder.add);
       recorder.start();
       stops.push(async () => {
         await ipfix.stop();
@@ -142,6 +158,12 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       };
       // Also when it comes back: its database may be another one by then.
       bridge.events.on('up', ensure);
+      // The exporter of an earlier run has sent its templates long ago: begin anew.
+      await bridge
+        .removeExporter(COLLECTOR_SET)
+        .catch((error: SondeError) =>
+          trouble.warn(error.code, { error: error.message, do: error.action }, 'cannot renew the exporter'),
+        );
       ensure();
 
       ovs.start();

@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { SondeError } from '../model/errors.ts';
 import type { LocalPort } from '../model/local-port.ts';
 import type { Operation } from '../wire/ovsdb/transaction.ts';
@@ -38,7 +39,7 @@ export interface IntegrationBridgeEvents {
 }
 
 const TABLES = {
-  Open_vSwitch: ['bridges', 'external_ids', 'ovs_version'],
+  Open_vSwitch: ['bridges', 'external_ids', 'ovs_version', 'cur_cfg'],
   Bridge: ['name', 'ports', 'protocols', 'datapath_type', 'fail_mode'],
   Port: ['name', 'interfaces'],
   Interface: ['name', 'ofport', 'external_ids', 'type', 'error', 'link_state', 'options'],
@@ -49,6 +50,9 @@ const TABLES = {
 const OWNER = new Map([['sonde', 'agent']]);
 const PROTOCOL = 'OpenFlow15';
 const NO_OFPORT = -1;
+/** How long ovs-vswitchd may take to put a change into effect. */
+const RECONFIGURE_MS = 5000;
+const POLL_MS = 5;
 
 /** The integration bridge as OVSDB describes it: its vNICs, its tunnel port, and what the agent needs set up on it. Inert until `start`. */
 export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: OvsdbDeps = {}) {
@@ -156,6 +160,29 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     externalId: (key: string): string | undefined => root()?.external_ids.get(key),
     version: (): string | undefined => root()?.ovs_version,
 
+    /** `address:port` that the collector set exports to now. */
+    exporterTarget: (collectorSet: number): string | undefined => {
+      const ipfix = collectorSetRow(collectorSet)?.[1].ipfix;
+      return ipfix === undefined ? undefined : client.rows('IPFIX').get(ipfix)?.targets[0];
+    },
+
+    /**
+     * Makes Open vSwitch send what it has cached, and then its templates again, which it else repeats every 600 s only: takes the collector set away,
+     * waits until the switch has seen that, and leaves it to `ensure` to set it up anew. Some 20 ms are not counted.
+     * @throws SondeError OVSDB_REFUSED, OVS_UNREACHABLE
+     */
+    async removeExporter(collectorSet: number): Promise<void> {
+      const found = collectorSetRow(collectorSet);
+      if (found === undefined) return;
+      const before = root()?.cur_cfg ?? 0;
+      await client.transact([
+        { op: 'delete', table: 'Flow_Sample_Collector_Set', where: { uuid: found[0] } },
+        { op: 'mutate', table: 'Open_vSwitch', where: [], mutations: [['next_cfg', '+=', 1]] },
+      ]);
+      for (const end = Date.now() + RECONFIGURE_MS; (root()?.cur_cfg ?? 0) <= before && Date.now() < end; )
+        await sleep(POLL_MS);
+    },
+
     /**
      * Sets up what the agent needs, in one transaction, and nothing where all is as it should be: OpenFlow 1.5 beside the protocols that others
      * use, the Geneve port, and the IPFIX exporter of the collector set. Rows of other owners stay as they are.
@@ -180,6 +207,11 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     },
   };
 
+  function collectorSetRow(id: number) {
+    const bridge = bridgeRow()?.[0];
+    return [...client.rows('Flow_Sample_Collector_Set')].find(([, set]) => set.bridge === bridge && set.id === id);
+  }
+
   function setExporter(bridge: string, exporter: ExporterConfig): Operation[] {
     const row = {
       targets: [exporter.target],
@@ -187,9 +219,7 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
       cache_max_flows: exporter.maxFlows,
       external_ids: OWNER,
     };
-    const existing = [...client.rows('Flow_Sample_Collector_Set').values()].find(
-      (set) => set.bridge === bridge && set.id === exporter.collectorSet,
-    );
+    const existing = collectorSetRow(exporter.collectorSet)?.[1];
     if (existing?.ipfix !== undefined) return [{ op: 'update', table: 'IPFIX', where: { uuid: existing.ipfix }, row }];
     const where = [
       ['bridge', '==', bridge],

@@ -247,6 +247,16 @@ describe('two hosts, six VMs', () => {
     expect(flowsAfter.youngest).toBeGreaterThan(flowsBefore.youngest);
   });
 
+  it('counts again within seconds of a restart, and what it counts is exact', async () => {
+    const before = await stored('db-2');
+    const guestBefore = sumsOf(await deployment.lab.guestCounters('db-2'));
+    expect(await call('app-2', [{ address: ADDRESSES['db-2']!, port: 5432 }], 50)).toBe(50);
+    await expectEqual(async () => {
+      const [rows, guest] = [await stored('db-2'), sumsOf(await deployment.lab.guestCounters('db-2'))];
+      return { actual: rows.rxOctets - before.rxOctets, expected: guest.rxOctets - guestBefore.rxOctets };
+    });
+  });
+
   it('deleting a rule ends the connections that it allowed, and applying it again lets new ones in', async () => {
     const stream = deployment.lab.spawn('app-2', ['iperf3', '-c', ADDRESSES['db-1']!, '-p', '5432', '-t', '60']);
     expect(stream.pid).toBeGreaterThan(0);
