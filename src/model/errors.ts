@@ -255,7 +255,7 @@ export const ERRORS = {
   TRACE_ENDPOINT_UNKNOWN: {
     status: 404,
     says: 'No endpoint, VM or iface-id is called {name}{nearest}.',
-    do: 'See which endpoints there are (sonde endpoints); a destination may also be an IP address.',
+    do: 'See which endpoints there are (sonde get endpoints); a destination may also be an IP address.',
   },
   TRACE_INTERRUPTED: {
     status: 503,
@@ -270,7 +270,7 @@ export const ERRORS = {
   TRACE_SOURCE_UNPLACED: {
     status: 409,
     says: 'Endpoint {name} is on no host now, so nothing can send in its name.',
-    do: 'Start its VM; where it runs, check the agent on its host (sonde hosts).',
+    do: 'Start its VM; where it runs, check the agent on its host (sonde get hosts).',
   },
   TRACE_TOO_MANY: {
     status: 503,
