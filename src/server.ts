@@ -48,7 +48,8 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
   };
 
   const bus = createEmbeddedBus({ directory: join(config.dataDir, 'bus') }, { log, metrics });
-  const busServer = createBusServer(config.token === undefined ? {} : { token: config.token }, { bus, log, metrics });
+  // Who may upgrade is the API's to say, see `start`: one place judges tokens.
+  const busServer = createBusServer({}, { bus, log, metrics });
   const store = createChdbStore({
     directory: join(config.dataDir, 'store'),
     retentionDays: RETENTION_DAYS,

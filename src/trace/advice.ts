@@ -21,7 +21,7 @@ const ADVICE: Readonly<Record<FailureCause, readonly string[]>> = {
     'An endpoint that a policy applies to accepts only what a rule allows: add a rule for {port}, if this traffic should pass.',
   ],
   PORT_SECURITY: [
-    'Compare the MAC and IP addresses in the guest {source} with those that it was given (sonde endpoints).',
+    'Compare the MAC and IP addresses in the guest {source} with those that it was given (sonde get endpoints).',
     'A second address on the interface (keepalived, containers) has to be declared on the endpoint.',
   ],
   UNBOUND: [
@@ -32,7 +32,7 @@ const ADVICE: Readonly<Record<FailureCause, readonly string[]>> = {
     'If a VM should have it, check that VM runs and that its endpoint carries the address.',
   ],
   NO_ROUTE: ['Attach a router to both networks, or give the router a route to {address}.'],
-  UNKNOWN_DESTINATION: ['Check that the endpoint of {address} exists and is placed on a host (sonde endpoints).'],
+  UNKNOWN_DESTINATION: ['Check that the endpoint of {address} exists and is placed on a host (sonde get endpoints).'],
   CT_INVALID: [
     'Look at the connection on {host}: ovs-appctl dpctl/dump-conntrack, and ovs-appctl coverage/read-counter conntrack_invalid_tcp_flags.',
     'A reply on a host that never saw the request is asymmetric routing.',
@@ -42,10 +42,10 @@ const ADVICE: Readonly<Record<FailureCause, readonly string[]>> = {
   UNSUPPORTED: ['Only IPv4, IPv6, ARP and neighbour discovery are carried.'],
   WRONG_LOCATION: [
     'See where the hypervisor runs {destination} (virsh list on each host): after a migration a host may not know the new place yet.',
-    'Compare the realized revision of {host} with the wanted one (sonde hosts).',
+    'Compare the realized revision of {host} with the wanted one (sonde get hosts).',
   ],
   WRONG_VNI: [
-    'Compare the realized revision of {host} with the wanted one (sonde hosts): it does not know the network yet.',
+    'Compare the realized revision of {host} with the wanted one (sonde get hosts): it does not know the network yet.',
   ],
   UNDERLAY_LOSS: [
     'On {host}: ovs-appctl ovs/route/lookup {peerAddress} (is there a route to the other host?)',

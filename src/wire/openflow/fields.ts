@@ -11,7 +11,7 @@ export const OXM_CLASS = {
 interface FieldSpec {
   readonly class: number;
   readonly number: number;
-  /** Significant bits; the wire length is the next whole number of octets. */
+  /** Significant bits. */
   readonly bits: number;
 }
 

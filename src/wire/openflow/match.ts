@@ -16,8 +16,11 @@ interface FieldInfo {
   readonly rank: number;
 }
 
+/** A field takes the next of these lengths: 20 bits of ipv6_label are four octets. */
+const WIRE_OCTETS = [1, 2, 4, 6, 8, 16];
+
 const BY_RANK: readonly FieldInfo[] = Object.entries(FIELDS).map(([name, field], rank) => {
-  const octets = Math.ceil(field.bits / 8);
+  const octets = WIRE_OCTETS.find((one) => 8 * one >= field.bits)!;
   const id = oxmId(field.class, field.number);
   const header = id * 0x200 + octets;
   return {
