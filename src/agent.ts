@@ -15,6 +15,7 @@ import { COLLECTOR_SET } from './model/datapath.ts';
 import { SondeError } from './model/errors.ts';
 import { createRecorder } from './probe/flows/recorder.ts';
 import { createDirectory, type Directory } from './probe/identity/directory.ts';
+import { registerProbeMetrics } from './probe/metrics.ts';
 import { createIpfixSource } from './probe/sources/ipfix.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
 import { createTracePoint } from './trace/trace-point.ts';
@@ -138,6 +139,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
         },
       );
       const { ipfix, address } = await listenForIpfix(recorder.add);
+      registerProbeMetrics(metrics, ipfix, recorder);
       recorder.start();
       stops.push(async () => {
         await ipfix.stop();

@@ -7,6 +7,7 @@ import type { HostView } from './api/schemas.ts';
 import { createBusServer } from './bus/bus-server.ts';
 import { createEmbeddedBus } from './bus/embedded.ts';
 import { createCollector, DEFAULT_COLLECTOR_CONFIG } from './collector/collector.ts';
+import { registerCollectorMetrics } from './collector/metrics.ts';
 import { createChdbStore } from './collector/store/chdb-store.ts';
 import { flowsQuery, type Talker, topTalkers } from './collector/store/queries.ts';
 import { insertTrace, tracesQuery } from './collector/store/traces.ts';
@@ -61,6 +62,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     onFailure: (error, topic, partition) =>
       trouble.warn(`${topic}/${partition}`, { error, topic, partition }, 'rows wait: they could not be stored'),
   });
+  if (hasCollector) registerCollectorMetrics(metrics, collector.counts);
   const world = createWorld({ bus });
   const applier = createApplier({ world, bus, now: Date.now });
   const isAlive = (status: HostStatus): boolean => Date.now() - status.at <= ALIVE_MS;
