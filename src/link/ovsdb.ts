@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
+import { type BackoffLimits, backoffMs } from '../model/backoff.ts';
 import { SondeError } from '../model/errors.ts';
 import type { Json } from '../wire/ovsdb/json-framer.ts';
 import { isArray } from '../wire/ovsdb/json-rpc.ts';
@@ -7,7 +8,6 @@ import type { ColumnName, Row, Selection, TableName } from '../wire/ovsdb/tables
 import { decodeTransaction, encodeOperation, type Operation, type OperationResult } from '../wire/ovsdb/transaction.ts';
 import { type AnyChange, applyChanges, diffRows, emptyRows, type Rows, readUpdates } from '../wire/ovsdb/view.ts';
 import { WireError } from '../wire/wire-error.ts';
-import { type BackoffLimits, backoffMs } from '../model/backoff.ts';
 import { createRpcConnection, type RpcConnection } from './json-rpc.ts';
 import { connectUnix } from './unix-socket.ts';
 

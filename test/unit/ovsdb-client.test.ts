@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { type Duplex, duplexPair } from 'node:stream';
 import { afterEach, describe, expect, it } from 'vitest';
-import { backoffMs } from '../../src/model/backoff.ts';
 import { createOvsdbClient, type OvsdbClient } from '../../src/link/ovsdb.ts';
+import { backoffMs } from '../../src/model/backoff.ts';
 import { createJsonFramer, type JsonObject } from '../../src/wire/ovsdb/json-framer.ts';
 import { WireError } from '../../src/wire/wire-error.ts';
 
