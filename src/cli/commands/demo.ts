@@ -158,7 +158,7 @@ It stays up. Look at
 
   http://${listen}/docs       the REST API            http://${listen}/metrics   for Prometheus
   npx sonde get endpoints            npx sonde flows --vm db-1 --since 5m
-  npx trace web-1 app-2 --tcp 8080   npx sonde lab exec${instance === 'demo' ? '' : ` --instance ${instance}`} web-1 -- ping -c 3 10.10.3.11
+  npx trace web-1 app-2 --tcp 8080   npx sonde lab exec${instance === 'demo' ? '' : ` --lab ${instance}`} web-1 -- ping -c 3 10.10.3.11
 
 Ctrl-C takes everything down.`);
 }

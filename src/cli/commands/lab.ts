@@ -64,6 +64,14 @@ export function labCommand(): Command {
       if (state !== 'up') process.exitCode = EXIT.refused;
     });
   lab
+    .command('list')
+    .description('name the labs of which anything is there')
+    .option('--state-dir <folder>', 'folder of run directories')
+    .action(async ({ stateDir }: PlaceFlags) => {
+      const { listLabs } = await import('../../lab/teardown.ts');
+      for (const name of listLabs(stateDir)) print(`${name}\n`);
+    });
+  lab
     .command('exec')
     .description('run a command on a host or in a VM; its exit status is that of the command')
     .argument('<target>', 'a host or a VM')
