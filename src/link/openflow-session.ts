@@ -185,10 +185,13 @@ export function createOpenFlowSession(
 
   // Each period: silent throughout -> ask; asked and still silent -> dead.
   const probe = setInterval(() => {
-    if (!isHeard && isAsked) return end(unreachable(`it was silent for ${(2 * probeMs) / 1000} s`));
+    if (!isHeard && isAsked) {
+      end(unreachable(`it was silent for ${(2 * probeMs) / 1000} s`));
+      return;
+    }
     isAsked = !isHeard;
-    if (isAsked) stream.write(encodeMessage(0, { type: 'echo_request', data: new Uint8Array() }));
     isHeard = false;
+    if (isAsked) stream.write(encodeMessage(0, { type: 'echo_request', data: new Uint8Array() }));
   }, probeMs);
   probe.unref();
 
@@ -210,6 +213,10 @@ export function createOpenFlowSession(
 
   const expect = <K extends Message['type']>(xid: number, message: Message, answer: K) =>
     new Promise<Extract<Message, { type: K }>>((resolve, reject) => {
+      if (ended !== undefined) {
+        reject(ended);
+        return;
+      }
       const timer = setTimeout(() => {
         pending.delete(xid);
         reject(unreachable(`no answer to ${describeMessage(message)} within ${timeoutMs / 1000} s`));
@@ -230,6 +237,10 @@ export function createOpenFlowSession(
   /** Waits until the socket has taken what it holds. */
   const drained = (): Promise<void> =>
     new Promise((resolve, reject) => {
+      if (ended !== undefined) {
+        reject(ended);
+        return;
+      }
       const settle = (): void => {
         stream.off('drain', settle);
         stream.off('close', settle);
@@ -272,7 +283,8 @@ export function createOpenFlowSession(
           writeMessage(writer, first + i, messages[i]!);
           if (writer.length < CHUNK) continue;
           if (!stream.write(writer.take())) await drained();
-          if (batch.refused !== undefined) throw batch.refused;
+          // The rest would not mend it. The first step still has to come: its answer tells that all refusals are in.
+          if (batch.refused !== undefined) break;
         }
         for (const [i, step] of steps.entries()) {
           const xid = first + messages.length + i;

@@ -6,9 +6,12 @@ import { meterConfig } from './meter.ts';
 import type { OctetReader } from './octet-reader.ts';
 import { portDesc, portStats } from './port.ts';
 
+/** OFPP_ANY, OFPM_ALL. */
 const ALL = 0xffffffff;
+/** OFPG_ALL. */
+const ALL_GROUPS = 0xfffffffc;
 const ofPort = struct({ port: optional(u32, ALL), pad: pad(4) });
-const ofGroup = struct({ group: optional(u32, ALL), pad: pad(4) });
+const ofGroup = struct({ group: optional(u32, ALL_GROUPS), pad: pad(4) });
 const ofMeter = struct({ meter: optional(u32, ALL), pad: pad(4) });
 
 /** Kinds of multipart message: what a request carries, and the entries that replies carry. OpenFlow 1.5.1 section 7.3.5. */
