@@ -11,15 +11,20 @@ export function nearestNames(text: string, names: Iterable<string>): readonly st
     .map(({ name }) => name);
 }
 
-/** Levenshtein's distance: fewest insertions, deletions and replacements of one character. */
+/** Fewest insertions, deletions, replacements and swaps of neighbours (optimal string alignment): a swap is one slip of the keyboard. */
 function editDistance(a: string, b: string): number {
+  let beforePrevious: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
     for (let j = 1; j <= b.length; j++) {
-      const replace = (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      row.push(Math.min(replace, (previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1));
+      const replaced = (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      let distance = Math.min(replaced, (previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1);
+      const isSwapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (isSwapped) distance = Math.min(distance, (beforePrevious[j - 2] ?? 0) + 1);
+      row.push(distance);
     }
+    beforePrevious = previous;
     previous = row;
   }
   return previous[b.length] ?? 0;
