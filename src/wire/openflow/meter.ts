@@ -23,12 +23,10 @@ const band: Layout<MeterBand> = {
   },
 };
 
-/** OFPMF_*. */
-export const METER_FLAG = { kbps: 1, packetsPerSecond: 2, burst: 4, stats: 8 } as const;
-
 /** struct ofp_meter_mod. OpenFlow 1.5.1 section 7.3.4.5. */
 export const meterMod = struct({
   command: named(u16, { add: 0, modify: 1, delete: 2 }),
+  /** OFPMF_*: 1 kbit/s, 2 packets/s, 4 burst, 8 statistics. */
   flags: u16,
   meter: u32,
   bands: list(band),
