@@ -234,7 +234,7 @@ describe('numbers', () => {
     expect(
       [...first.state.documents.values()].filter(({ kind }) => kind === 'Network').map(({ status }) => status.vni),
     ).toEqual([4097, 4098, 4099]);
-    const edited = planOf(SHOP_YAML.replace("port: '5432-5439'", "port: '5432-5440'"), first.state);
+    const edited = planOf(SHOP_YAML.replace('port: "5432-5439"', "port: '5432-5440'"), first.state);
     expect(edited.changes.filter(({ operation }) => operation !== 'unchanged')).toEqual([
       { kind: 'Policy', name: 'databases', operation: 'changed' },
     ]);
