@@ -8,6 +8,7 @@ import type { BenchCase, Result } from './bench-case.ts';
 
 /** Loaded one by one, when their turn has come: what one case brings along is no weight on another. */
 const CASES: Readonly<Record<string, () => Promise<BenchCase>>> = {
+  bundle: async () => (await import('./cases/bundle.ts')).bundle,
   rows: async () => (await import('./cases/rows.ts')).rows,
   trace: async () => (await import('./cases/trace.ts')).trace,
   policy: async () => (await import('./cases/policy.ts')).policy,
