@@ -15,11 +15,12 @@ const wire = tlvs({
 /** Instructions of a flow up to the end of the structure. */
 export const instructions: Layout<Instructions> = {
   encode(writer, { actions, gotoTable, writeMetadata, otherInstructions }) {
+    // Every flow passes here: one object, no spreading.
     wire.encode(writer, {
-      ...(actions.length > 0 && { apply: { actions } }),
-      ...(writeMetadata !== undefined && { writeMetadata }),
-      ...(gotoTable !== undefined && { goto: { table: gotoTable } }),
-      ...(otherInstructions !== undefined && { unknown: otherInstructions }),
+      apply: actions.length > 0 ? { actions } : undefined,
+      writeMetadata,
+      goto: gotoTable === undefined ? undefined : { table: gotoTable },
+      unknown: otherInstructions,
     });
   },
   decode(reader) {

@@ -70,7 +70,8 @@ export class OctetWriter {
 
   zeros(count: number): void {
     const at = this.#advance(count);
-    this.#bytes.fill(0, at, at + count);
+    // Padding is short: a call of `fill` costs more.
+    for (let i = at; i < at + count; i++) this.#bytes[i] = 0;
   }
 
   /** Zeros until the octets since `start` are a multiple of 8. */

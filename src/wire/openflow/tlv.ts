@@ -1,5 +1,6 @@
 import type { Layout, TypeOf } from './layout.ts';
 import type { OctetReader } from './octet-reader.ts';
+import type { OctetWriter } from './octet-writer.ts';
 
 /** Type of a TLV: its number, or with it the experimenter's id and its own type. */
 type TlvType = number | readonly [experimenter: number, type: number];
@@ -12,11 +13,16 @@ export type TlvsOf<T> = { readonly [K in keyof T]?: T[K] extends readonly [TlvTy
   readonly unknown?: readonly Uint8Array[];
 };
 
+/** The same to encode, where a member may also be there without a value. */
+type TlvsToEncode<T> = { readonly [K in keyof TlvsOf<T>]: TlvsOf<T>[K] | undefined };
+
 /**
  * Properties: u16 type, u16 length without padding, body, padding to 8 octets, up to the end of the structure. Each at
  * most once. OpenFlow 1.5.1 section 7.2.1.2 (ofp_port_desc_prop_header and its kin); ofp-prop.h.
  */
-export function tlvs<const T extends TlvTable>(table: T): Layout<TlvsOf<T>> {
+export function tlvs<const T extends TlvTable>(
+  table: T,
+): Layout<TlvsOf<T>> & { encode(writer: OctetWriter, value: TlvsToEncode<T>): void } {
   const rows = Object.entries(table).map(([name, [type, body]]) => ({ name, type, body }));
   const byNumber = new Map(rows.filter(({ type }) => typeof type === 'number').map((row) => [row.type, row]));
   const byExperimenter = rows.flatMap((row) => (typeof row.type === 'number' ? [] : [{ row, id: row.type }]));
