@@ -101,7 +101,7 @@ function tracedPacket({
 }: MessageOf<'packet_in2'>): TracedPacket {
   const registers: Partial<Record<keyof typeof REGISTERS, number>> = {};
   for (const [name, register] of Object.entries(REGISTERS) as [keyof typeof REGISTERS, FieldName][]) {
-    const value = registerOf(metadata, register);
+    const value = numberOf(metadata, register);
     if (value !== 0) registers[name] = value;
   }
   const [source, destination, vni] = [
@@ -119,19 +119,7 @@ function tracedPacket({
   };
 }
 
-function bitsOf(metadata: Match, field: FieldName): bigint {
-  const value = metadata[field] ?? 0;
-  return BigInt(typeof value === 'object' ? value[0] : value);
-}
-
 function numberOf(metadata: Match, field: FieldName): number {
-  return Number(bitsOf(metadata, field));
-}
-
-/** Registers come alone or, as Open vSwitch writes them in OpenFlow 1.5, two in one of 64 bits. */
-function registerOf(metadata: Match, register: FieldName): number {
-  if (metadata[register] !== undefined) return numberOf(metadata, register);
-  const number = Number(register.slice('reg'.length));
-  const pair = bitsOf(metadata, `xreg${number >> 1}` as FieldName);
-  return Number(BigInt.asUintN(32, number % 2 === 0 ? pair >> 32n : pair));
+  const value = metadata[field] ?? 0;
+  return Number(typeof value === 'object' ? value[0] : value);
 }

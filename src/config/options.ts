@@ -54,12 +54,6 @@ export const OPTIONS = {
     default: { says: '`db.sock` in ovsRunDir', of: ({ ovsRunDir }) => `${ovsRunDir}/db.sock` },
     doc: 'Socket of ovsdb-server.',
   },
-  ovsManagement: {
-    for: ['agent'],
-    type: 'path',
-    default: { says: '`BRIDGE.mgmt` in ovsRunDir', of: ({ ovsRunDir, bridge }) => `${ovsRunDir}/${bridge}.mgmt` },
-    doc: 'OpenFlow management socket of the bridge.',
-  },
   server: {
     for: ['agent', 'client'],
     type: 'serverUrl',

@@ -184,7 +184,7 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     },
 
     /**
-     * Sets up what the agent needs, in one transaction, and nothing where all is as it should be: OpenFlow 1.5 beside the protocols that others
+     * Sets up what the agent needs, in one transaction, and nothing where all is as it should be: fail_mode secure, OpenFlow 1.5 beside the protocols that others
      * use, the Geneve port, and the IPFIX exporter of the collector set. Rows of other owners stay as they are.
      * @throws SondeError OVS_BRIDGE_MISSING, OVSDB_REFUSED, OVS_UNREACHABLE
      */
@@ -199,6 +199,10 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
             ? ['OpenFlow10', 'OpenFlow13', 'OpenFlow14', PROTOCOL]
             : [...bridge.protocols, PROTOCOL];
         operations.push({ op: 'update', table: 'Bridge', where: { uuid }, row: { protocols } });
+      }
+      // Standalone would forward as it likes between a restart of the switch and the first flows.
+      if (bridge.fail_mode !== 'secure') {
+        operations.push({ op: 'update', table: 'Bridge', where: { uuid }, row: { fail_mode: 'secure' } });
       }
       if (!interfaces().some((row) => row.name === config.tunnelPort))
         operations.push(...addTunnel(uuid, config.tunnelPort));

@@ -37,9 +37,9 @@ const ADVICE: Readonly<Record<FailureCause, readonly string[]>> = {
     'Look at the connection on {host}: ovs-appctl dpctl/dump-conntrack, and ovs-appctl coverage/read-counter conntrack_invalid_tcp_flags.',
     'A reply on a host that never saw the request is asymmetric routing.',
   ],
-  TTL_EXCEEDED: ['Give a larger --ttl; if the usual 64 runs out there is a routing loop.'],
+  TTL_EXCEEDED: ['The packet starts with a TTL of 64: where that runs out there is a routing loop.'],
   MULTICAST: ['Send to a unicast address; multicast is not carried between endpoints.'],
-  UNSUPPORTED: ['Only IPv4, IPv6, ARP and neighbour discovery are carried.'],
+  UNSUPPORTED: ['Only IPv4 and ARP are carried yet.'],
   WRONG_LOCATION: [
     'See where the hypervisor runs {destination} (virsh list on each host): after a migration a host may not know the new place yet.',
     'Compare the realized revision of {host} with the wanted one (sonde get hosts).',
@@ -62,9 +62,8 @@ const ADVICE: Readonly<Record<FailureCause, readonly string[]>> = {
     "The agent's log on {host} says why the connection fails.",
   ],
   MISSING_FLOW: [
-    'On {host}: does the pipeline in the switch match the wanted one (sonde status)? An agent that has just started may not be done.',
+    'On {host}: does the host have the newest revision (sonde get hosts)? An agent that has just started may not be done.',
     'On {host}: ovs-appctl ofproto/trace with the packet below shows where its way ends.',
-    'A switch that hands over more than the meter of traced packets allows loses reports: trace less at once.',
   ],
   AGENT_DOWN: ['Check the agent on {peer}: does it run, and does it reach the bus (systemctl status sonde-agent)?'],
   NOT_INJECTED: [

@@ -53,8 +53,11 @@ it('knows each vNIC by the ofport that ovs-vsctl gives', async () => {
 
 it('sets up tunnel and exporter once, and follows a new target', async () => {
   const exporter = { collectorSet: 1, target: '127.0.0.1:4739', activeTimeout: 2, maxFlows: 1000 };
+  await vsctl('set-fail-mode', 'br-int', 'standalone');
+  await new Promise((resolve) => setTimeout(resolve, 100));
   await bridge.ensure(exporter);
   await until(() => bridge.tunnelOfport());
+  expect(await vsctl('get-fail-mode', 'br-int')).toBe('secure');
   expect(await vsctl('get', 'Interface', 'gnv0', 'type')).toBe('geneve');
   expect(await vsctl('--columns=targets', '--bare', 'list', 'IPFIX')).toBe('127.0.0.1:4739');
   await bridge.ensure({ ...exporter, target: '127.0.0.1:4740' });

@@ -27,7 +27,6 @@ test('defaults need nothing, and those that follow from other options do', () =>
   expect(config).toMatchObject({
     host: hostname(),
     ovsDatabase: '/run/ovs/db.sock',
-    ovsManagement: '/run/ovs/br1.mgmt',
     server: 'http://127.0.0.1:7070',
     spoolMax: 1024 ** 3,
     ipfixActiveTimeout: 5000,
