@@ -81,6 +81,8 @@ export function createTracePoint(config: TracePointConfig, deps: TracePointDeps)
   });
   const validRequest = Compile(TraceRequest);
   const remembered = new Set<string>();
+  /** Traces whose packet is on its way into the switch. */
+  const injecting = new Set<number>();
   const running = new Set<Promise<void>>();
   let waiting: Observation[] = [];
   let flushing: Promise<void> | undefined;
@@ -88,12 +90,13 @@ export function createTracePoint(config: TracePointConfig, deps: TracePointDeps)
   let reader: Reader | undefined;
   let unsubscribe: (() => void) | undefined;
 
-  const report = (observation: Observation): void => {
+  const report = (observation: Observation, isHeld = false): void => {
     if (waiting.length >= MAX_WAITING) {
       observations.inc({ outcome: 'overflow' });
       return;
     }
     waiting.push(observation);
+    if (isHeld) return;
     flushing ??= flush().finally(() => {
       flushing = undefined;
     });
@@ -133,12 +136,15 @@ export function createTracePoint(config: TracePointConfig, deps: TracePointDeps)
     }
     if (!deps.switch.connected()) return fail('CONTROLLER_DOWN', 'its agent has no OpenFlow connection to the switch');
     if (running.size >= maxInFlight) return fail('BUSY', `it has ${maxInFlight} injections in work already`);
+    injecting.add(request.number);
     try {
       const frame = buildFrame(request);
       await deps.switch.inject({ inPort, trace: request.number, traceFlags: TRACE_FLAG_MARKED, frame });
+      injecting.delete(request.number);
       requests.inc({ outcome: 'injected' });
       say({ point: 'injected', endpoint: deps.endpointAt(inPort), packet: describeFrame(frame) });
     } catch (error) {
+      injecting.delete(request.number);
       fail('INJECTION_FAILED', error instanceof Error ? error.message : String(error));
     }
   };
@@ -168,7 +174,8 @@ export function createTracePoint(config: TracePointConfig, deps: TracePointDeps)
           return;
         }
         sequence++;
-        report(observation);
+        // The switch hands the packet over before it confirms that it took it: both go together, or the confirmation waits a round trip of the bus.
+        report(observation, injecting.has(observation.number));
       });
       reader = await bus.read(
         { topic: REQUESTS, from: 'end', key: config.host },
