@@ -53,8 +53,10 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
     { runDir: config.ovsRunDir, bridge: config.bridge },
     {
       metrics,
-      onTrouble: (error) =>
-        trouble.warn(error.code, { error: error.message, do: error.action }, 'OpenFlow is out of reach'),
+      onTrouble(error) {
+        if (isStopping) return;
+        trouble.warn(error.code, { error: error.message, do: error.action }, 'OpenFlow is out of reach');
+      },
     },
   );
   const spool = createSpool(
@@ -63,6 +65,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
   );
   let directory: Directory = createDirectory({ ports: [], endpoints: [], routerOf: () => undefined });
   let stops: (() => Promise<void> | void)[] = [];
+  let isStopping = false;
 
   function refreshDirectory(): void {
     directory = createDirectory({ ports: bridge.ports(), endpoints: world.endpoints(), routerOf: world.routerOf });
@@ -217,6 +220,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
     },
     /** Stops what looks and counts; what is installed on the switch stays as it is. */
     async stop(): Promise<void> {
+      isStopping = true;
       for (const stop of stops.reverse()) await stop();
       stops = [];
     },
