@@ -2,8 +2,8 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { StoredDocument } from '../model/documents.ts';
 import type { Endpoint } from '../model/endpoint.ts';
+import type { FlowFilter } from '../model/flow-filter.ts';
 import type { FinishedTrace, TraceSpec } from '../model/trace.ts';
-import type { FlowFilter } from './flow-filter.ts';
 import type { Applied, HostRealization, HostView, PartState, Talker } from './schemas.ts';
 
 /** What routes of the control role call. */

@@ -1,26 +1,7 @@
 import { type Static, Type } from 'typebox';
 import { parseDuration } from '../config/value-types.ts';
 import { SondeError } from '../model/errors.ts';
-
-/** Which flow rows; every field narrows the choice. */
-export interface FlowFilter {
-  /** Name, uuid or iface-id. */
-  readonly vm?: string;
-  readonly from?: string;
-  readonly to?: string;
-  readonly app?: string;
-  readonly network?: string;
-  readonly port?: number;
-  /** IP protocol number. */
-  readonly protocol?: number;
-  readonly verdict?: string;
-  /** policy/rule, a policy, or a rule's number. */
-  readonly rule?: string | number;
-  /** Milliseconds since the epoch. */
-  readonly since?: number;
-  readonly until?: number;
-  readonly limit: number;
-}
+import type { FlowFilter } from '../model/flow-filter.ts';
 
 const Who = (description: string) => Type.Optional(Type.String({ minLength: 1, maxLength: 253, description }));
 export const Moment = (description: string) =>

@@ -1,10 +1,12 @@
 import { promisify } from 'node:util';
-import { zstdCompress } from 'node:zlib';
+import { constants, zstdCompress } from 'node:zlib';
 import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION } from '../../model/flow.ts';
 import { createBlockWriter } from '../../wire/native/block-writer.ts';
 import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
 
 const compress = promisify(zstdCompress);
+/** Without its checksum a damaged frame may pass for whole, and its rows for others. */
+const FRAME = { params: { [constants.ZSTD_c_checksumFlag]: 1 } };
 
 export interface RecorderConfig extends JoinConfig {
   /** Rows after which a block is closed. */
@@ -61,7 +63,7 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     // Compression runs off the main thread; the chain keeps the blocks in order.
     delivery = delivery.then(async () => {
       try {
-        const value = await compress(block);
+        const value = await compress(block, FRAME);
         await deps.deliver({ rows, value, headers });
         counts.blocks++;
         counts.octets += value.length;

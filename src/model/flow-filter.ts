@@ -1,0 +1,25 @@
+/** Which flow rows; every field narrows the choice. Times are milliseconds since the epoch, UTC, of the end of a row's interval. */
+export interface FlowFilter {
+  /** Name, uuid or endpoint of the VM whose rows are wanted: what it sent and received itself. */
+  readonly vm?: string;
+  /** The side that opened the connection: name, uuid, endpoint or address. */
+  readonly from?: string;
+  /** The side that it was opened to. */
+  readonly to?: string;
+  /** Application of either side. */
+  readonly app?: string;
+  /** Virtual network of either side. */
+  readonly network?: string;
+  /** Port of either side. */
+  readonly port?: number;
+  /** IP protocol number. */
+  readonly protocol?: number;
+  /** allow, deny or drop. */
+  readonly verdict?: string;
+  /** Rule as policy/rule, a policy's name, or a rule's number. */
+  readonly rule?: string | number;
+  readonly since?: number;
+  readonly until?: number;
+  /** Most rows, newest first. */
+  readonly limit?: number;
+}
