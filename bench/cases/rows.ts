@@ -114,7 +114,7 @@ type Pipeline = ReturnType<typeof createPipeline>;
 /** The part of the probe's recorder between records and blocks. */
 function createPipeline() {
   const join = createJoin(
-    { host: 'h1', encapAddress: HERE, holdUs: HOLD_US, idleUs: 120_000_000 },
+    { epoch: 0, host: 'h1', encapAddress: HERE, holdUs: HOLD_US, idleUs: 120_000_000 },
     {
       directory: () => DIRECTORY,
       rule: (number) => ({ policy: 'databases', rule: `rule-${number}`, action: 'allow' }),

@@ -23,6 +23,13 @@ export const FLOW_COLUMNS = [
   },
   { name: 'end', type: 'DateTime64(6)', codec: 'Delta, ZSTD(1)', source: 'ipfix', doc: 'Last packet of the interval.' },
   {
+    name: 'opened',
+    type: 'DateTime64(6)',
+    codec: 'Delta, ZSTD(1)',
+    source: 'agent',
+    doc: 'When this side saw the connection open; its first packet that is known where nobody saw that. Tells apart connections that use the same addresses and ports.',
+  },
+  {
     name: 'end_reason',
     type: 'LowCardinality(String)',
     codec: 'ZSTD(1)',
@@ -301,6 +308,20 @@ export const FLOW_COLUMNS = [
     source: 'agent',
     doc: 'Hash of the five-tuple without direction: equal on both sides of a connection.',
   },
+  {
+    name: 'epoch',
+    type: 'DateTime64(6)',
+    codec: 'Delta, ZSTD(1)',
+    source: 'agent',
+    doc: 'Start of the run of the agent that made the row.',
+  },
+  {
+    name: 'number',
+    type: 'UInt64',
+    codec: 'Delta, ZSTD(1)',
+    source: 'agent',
+    doc: 'Number of the row within that run, from 0 and without gaps: host, epoch and number name a row, and a gap shows a loss.',
+  },
 ] as const satisfies readonly FlowColumn[];
 
 export interface FlowColumn {
@@ -331,4 +352,4 @@ type ValueOf<T extends FlowColumn['type']> = T extends 'LowCardinality(String)'
 export type FlowRow = { -readonly [C in (typeof FLOW_COLUMNS)[number] as C['name']]: ValueOf<C['type']> };
 
 /** Version of the column set, in the header of each message on `sonde.flows`. */
-export const FLOW_SCHEMA_VERSION = 1;
+export const FLOW_SCHEMA_VERSION = 2;

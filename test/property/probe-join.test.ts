@@ -21,7 +21,7 @@ it('whatever the order of records and flushes, rows add up to the records of eac
     fc.property(fc.array(small, { maxLength: 200 }), (steps) => {
       const directory = createDirectory({ ports: [], endpoints: [], routerOf: () => undefined });
       const join = createJoin(
-        { host: 'h', encapAddress: 0, holdUs: 3, idleUs: 5 },
+        { epoch: 0, host: 'h', encapAddress: 0, holdUs: 3, idleUs: 5 },
         { directory: () => directory, rule: () => undefined },
       );
       const expected = new Map<string, number[]>();

@@ -92,7 +92,7 @@ const back: FlowSample = {
 
 function setUp() {
   const join = createJoin(
-    { host: 'h1', encapAddress: 0xac1f0001, holdUs: 1_000_000, idleUs: 60_000_000 },
+    { epoch: 0, host: 'h1', encapAddress: 0xac1f0001, holdUs: 1_000_000, idleUs: 60_000_000 },
     { directory: () => directory, rule: (number) => rules.get(number) },
   );
   const rows: FlowRow[] = [];
@@ -206,7 +206,7 @@ describe('join', () => {
     join.add(out, T0);
     const ours = flush(T0, true)[0]!.connection;
     const there = createJoin(
-      { host: 'h2', encapAddress: 0xac1f0002, holdUs: 0, idleUs: 1 },
+      { epoch: 0, host: 'h2', encapAddress: 0xac1f0002, holdUs: 0, idleUs: 1 },
       {
         directory: () =>
           createDirectory({

@@ -26,6 +26,8 @@ export interface Connection {
   icmpCode: number;
   /** Hash of the five-tuple without direction, computed once. */
   id: bigint;
+  /** Microseconds at which this side saw the connection open, or its first packet that is known; 0: nothing was seen yet. */
+  opened: number;
   /** Microseconds since the epoch at which a record last named the connection. */
   lastSeen: number;
 
@@ -121,6 +123,7 @@ export class ConnectionTable {
       icmpType: 0,
       icmpCode: 0,
       id: 0n,
+      opened: 0,
       lastSeen: 0,
       dirtySince: 0,
       txStart: 0,

@@ -35,6 +35,8 @@ export interface RuleName {
 
 export interface JoinConfig {
   readonly host: string;
+  /** Start of this run, microseconds since the epoch: with the number of a row it tells rows apart. */
+  readonly epoch: number;
   /** Underlay address of this host. */
   readonly encapAddress: number;
   /** How long a connection's first record waits for the record of its other direction, microseconds. */
@@ -83,7 +85,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     peerPort: 0,
     peerMac: 0,
   };
-  const row = blankRow(config.host);
+  const row = blankRow(config.host, config.epoch);
 
   function locate(sample: FlowSample, ofport: number, isSender: boolean): Connection {
     key.ofport = ofport;
@@ -98,6 +100,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
   }
 
   function touch(connection: Connection, sample: FlowSample, now: number): void {
+    if (connection.opened === 0) connection.opened = sample.start;
     if (connection.dirtySince === 0) {
       connection.dirtySince = now;
       connection.start = sample.start;
@@ -184,11 +187,11 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
       const connection = dirty[at]!;
       if (!everything && connection.dirtySince > due) break;
       fill(row, connection, directory, now);
+      row.number = counts.rows++;
       emit(row);
       clear(connection);
     }
     dirty = at === dirty.length ? [] : dirty.slice(at);
-    counts.rows += at;
     return at;
   }
 
@@ -203,6 +206,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     row.time = now;
     row.start = connection.start;
     row.end = connection.end;
+    row.opened = connection.opened;
     row.end_reason = END_REASONS[connection.endReason] ?? '';
     row.endpoint = port?.ifaceId ?? '';
     row.vm_uuid = endpoint?.vmUuid ?? port?.vmUuid ?? '';
@@ -292,11 +296,12 @@ function clear(connection: Connection): void {
   connection.endReason = 0;
 }
 
-function blankRow(host: string): FlowRow {
+function blankRow(host: string, epoch: number): FlowRow {
   return {
     time: 0,
     start: 0,
     end: 0,
+    opened: 0,
     end_reason: '',
     host,
     endpoint: '',
@@ -342,5 +347,7 @@ function blankRow(host: string): FlowRow {
     identity_source: '',
     identity_confidence: 0,
     connection: 0n,
+    epoch,
+    number: 0,
   };
 }

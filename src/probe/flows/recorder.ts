@@ -8,7 +8,7 @@ const compress = promisify(zstdCompress);
 /** Without its checksum a damaged frame may pass for whole, and its rows for others. */
 const FRAME = { params: { [constants.ZSTD_c_checksumFlag]: 1 } };
 
-export interface RecorderConfig extends JoinConfig {
+export interface RecorderConfig extends Omit<JoinConfig, 'epoch'> {
   /** Rows after which a block is closed. */
   readonly blockRows: number;
   /** How often open connections are looked at, milliseconds. */
@@ -34,9 +34,9 @@ export interface RecorderDeps extends JoinDeps {
  * From IPFIX records to blocks of flow rows. `epoch` names this run of the agent; with the sequence a reader can tell a repeated block from a new one.
  */
 export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
-  const join = createJoin(config, deps);
+  const epoch = deps.now();
+  const join = createJoin({ ...config, epoch }, deps);
   const writer = createBlockWriter(FLOW_COLUMNS);
-  const epoch = String(deps.now());
   let sequence = 0;
   let firstTime = 0;
   let timer: NodeJS.Timeout | undefined;
@@ -56,7 +56,7 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
       'first-time': String(firstTime),
       'last-time': String(deps.now()),
       host: config.host,
-      epoch,
+      epoch: String(epoch),
       sequence: String(sequence++),
     };
     writer.reset();
