@@ -9,7 +9,7 @@ import {
   optionsOf,
   type ProcessName,
 } from './options.ts';
-import { VALUE_TYPES, type ValueOf, type ValueTypeName } from './value-types.ts';
+import { type ListenAddress, VALUE_TYPES, type ValueOf, type ValueTypeName } from './value-types.ts';
 
 type Table = typeof OPTIONS;
 
@@ -75,8 +75,34 @@ export function loadConfig<P extends ProcessName>(process: P, sources: ConfigSou
   if (process === 'server') {
     const { listen, token } = config as ServerConfig;
     assertListenAllowed(listen, token);
+    if (config.clickhouseListen !== undefined)
+      assertListenAllowed((config as ServerConfig & { clickhouseListen: ListenAddress }).clickhouseListen, token);
   }
+  if (process !== 'client') assertComplete(config, settings);
   return { config: Object.freeze(config) as Config<P>, settings };
+}
+
+/** Options that mean nothing without another one. */
+const NEEDED = [
+  { option: 'kafkaSasl', unless: 'none', needs: ['kafkaUser', 'kafkaPassword'] },
+  { option: 'kafkaCertificate', needs: ['kafkaKey'] },
+  { option: 'kafkaKey', needs: ['kafkaCertificate'] },
+  { option: 'clickhouseCluster', needs: ['clickhouse'] },
+] as const satisfies readonly { option: OptionName; unless?: string; needs: readonly OptionName[] }[];
+
+function assertComplete(config: Readonly<Record<string, unknown>>, settings: readonly Setting[]): void {
+  for (const { option, needs, ...rule } of NEEDED) {
+    const value = config[option];
+    if (value === undefined || ('unless' in rule && value === rule.unless)) continue;
+    const missing = needs.filter((name) => config[name] === undefined);
+    if (missing.length === 0) continue;
+    throw new SondeError('CONFIG_INVALID', {
+      option,
+      value,
+      source: settings.find(({ name }) => name === option)?.source,
+      expected: `${missing.join(' and ')} beside it`,
+    });
+  }
 }
 
 interface Given {

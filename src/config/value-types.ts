@@ -48,6 +48,16 @@ function parseListen(text: string): ListenAddress | undefined {
   return { host, port };
 }
 
+/** `HOST:PORT` each. */
+function parseBrokers(text: string): readonly string[] | undefined {
+  const brokers = text.split(',').map((broker) => broker.trim());
+  return brokers.every((broker) => (parseListen(broker)?.port ?? 0) > 0) ? brokers : undefined;
+}
+
+function parseHttpUrl(text: string): string | undefined {
+  return text.startsWith('unix:') ? undefined : parseServerUrl(text);
+}
+
 function parseServerUrl(text: string): string | undefined {
   if (text.startsWith('unix:')) return /^unix:\/[^\0]+$/.test(text) ? text : undefined;
   const url = URL.parse(text);
@@ -95,6 +105,39 @@ export const VALUE_TYPES = {
     expected: 'http://HOST:PORT, https://HOST:PORT or unix:/PATH',
     jsonSchema: { type: 'string', pattern: '^(https?://|unix:/)' },
   } satisfies ValueType<string>,
+  httpUrl: {
+    parse: parseHttpUrl,
+    expected: 'http://HOST:PORT or https://HOST:PORT',
+    jsonSchema: { type: 'string', pattern: '^https?://' },
+  } satisfies ValueType<string>,
+  brokers: {
+    parse: parseBrokers,
+    expected: 'addresses separated by commas, as kafka-1:9092,kafka-2:9092',
+    jsonSchema: { type: 'string', pattern: ':[0-9]{1,5}$' },
+  } satisfies ValueType<readonly string[]>,
+  wholeDays: {
+    parse(text) {
+      const duration = parseDuration(text);
+      return duration !== undefined && duration > 0 && duration % DURATION_UNITS.d === 0
+        ? duration / DURATION_UNITS.d
+        : undefined;
+    },
+    expected: 'whole days, as 30d',
+    jsonSchema: { type: 'string', pattern: '^[0-9]+ ?d$' },
+  } satisfies ValueType<number>,
+  percent: {
+    parse(text) {
+      const percent = Number(/^(\d{1,3}) ?%$/.exec(text)?.[1]);
+      return percent >= 1 && percent <= 99 ? percent : undefined;
+    },
+    expected: 'a share from 1% to 99%',
+    jsonSchema: { type: 'string', pattern: '^[0-9]{1,2} ?%$' },
+  } satisfies ValueType<number>,
+  count: {
+    parse: (text) => (/^[1-9]\d{0,3}$/.test(text) ? Number(text) : undefined),
+    expected: 'a whole number from 1 to 9999',
+    jsonSchema: { type: 'string', pattern: '^[1-9][0-9]{0,3}$' },
+  } satisfies ValueType<number>,
 } as const;
 
 export type ValueTypeName = keyof typeof VALUE_TYPES;

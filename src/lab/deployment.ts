@@ -84,6 +84,9 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
       'server',
       '--listen',
       config.listen ?? '127.0.0.1:0',
+      // Several deployments may run side by side.
+      '--clickhouse-listen',
+      '127.0.0.1:0',
       '--listen-unix',
       socket,
     ];

@@ -70,6 +70,19 @@ test.each([
   ],
   ['file', () => file('server:\n  dataDir: here\n'), 'dataDir is "here" (sonde.yaml:2), expected an absolute path'],
   ['list', () => file('server:\n  dataDir: [a]\n'), 'dataDir is "a list or a map" (sonde.yaml:2)'],
+  ['list of brokers', () => ({ flags: { kafka: 'a:9092,b' } }), 'kafka is "a:9092,b" (--kafka), expected addresses'],
+  ['share', () => ({ flags: { keepDiskShare: '120%' } }), 'expected a share from 1% to 99%'],
+  ['number of days', () => ({ flags: { keepFlows: '36h' } }), 'expected whole days, as 30d'],
+  [
+    'mechanism without a user',
+    () => ({ flags: { kafkaSasl: 'plain', kafkaPassword: 'x' } }),
+    'kafkaSasl is "plain" (--kafka-sasl), expected kafkaUser beside it',
+  ],
+  [
+    'cluster without a server',
+    () => ({ env: { SONDE_CLICKHOUSE_CLUSTER: 'c' } }),
+    '(SONDE_CLICKHOUSE_CLUSTER), expected clickhouse beside it',
+  ],
 ])('a wrong value from a %s is named with its source and what was expected', (_, sources, sentence) => {
   const error = refusal('server', sources);
   expect(error.code).toBe('CONFIG_INVALID');
@@ -163,4 +176,13 @@ test('every default is a value of its own option', () => {
   for (const process of PROCESSES) expect(() => load(process)).not.toThrow();
   const names = Object.keys(OPTIONS) as OptionName[];
   expect(names.every((name) => OPTIONS[name].for.length > 0)).toBe(true);
+});
+
+test('brokers, days and shares are read from text', () => {
+  const flags = { kafka: 'kafka-1:9092, [::1]:9093', keepFlows: '14d', keepDiskShare: '70%' };
+  expect(load('server', { flags }).config).toMatchObject({
+    kafka: ['kafka-1:9092', '[::1]:9093'],
+    keepFlows: 14,
+    keepDiskShare: 70,
+  });
 });
