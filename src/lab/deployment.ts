@@ -17,6 +17,8 @@ export interface DeploymentConfig {
   /** How long the switches aggregate a connection. Default 1s, so that figures are fresh. */
   readonly ipfixActiveTimeout?: string;
   readonly logLevel?: string;
+  /** Ports on 127.0.0.1 of brokers that are the bus; the hosts of the lab get a way to them. Default: the bus in the server. */
+  readonly kafkaPorts?: readonly number[];
 }
 
 export interface Answer {
@@ -30,6 +32,7 @@ const EXTENSION = extname(import.meta.filename);
 const ROOT = join(import.meta.dirname, '..');
 const SONDE = join(ROOT, 'cli', `sonde${EXTENSION}`);
 const GUEST = join(ROOT, 'lab', `guest${EXTENSION}`);
+const FORWARD = join(ROOT, 'lab', `forward${EXTENSION}`);
 const READY_MS = 30_000;
 const POLL_MS = 25;
 const STOP_MS = 10_000;
@@ -42,6 +45,8 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
   const agents = new Map<string, LabProcess>();
   const logs = (name: string): string => join(lab.runDir, 'log', `${name}.log`);
   const level = config.logLevel ?? 'info';
+  const { kafkaPorts = [] } = config;
+  const kafka = kafkaPorts.length === 0 ? [] : ['--kafka', kafkaPorts.map((port) => `127.0.0.1:${port}`).join(',')];
   let server: LabProcess | undefined;
 
   /** One request to the API over the Unix socket. */
@@ -90,7 +95,7 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
       '--listen-unix',
       socket,
     ];
-    argv.push('--data-dir', join(lab.runDir, 'server'), '--log-level', level);
+    argv.push('--data-dir', join(lab.runDir, 'server'), '--log-level', level, ...kafka);
     server = lab.spawnOutside(argv, { log: logs('server') });
   }
 
@@ -116,8 +121,19 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
       config.ipfixActiveTimeout ?? '1s',
       '--log-level',
       level,
+      ...kafka,
     );
     agents.set(name, lab.spawn(name, argv, { log: logs(`agent-${name}`) }));
+  }
+
+  /** From each host to the brokers, through a socket in the lab's folder. */
+  function startForwarding(): void {
+    for (const port of kafkaPorts) {
+      const path = join(lab.runDir, `kafka-${port}.sock`);
+      lab.spawnOutside([process.execPath, FORWARD, path, String(port)], { log: logs('forward') });
+      for (const { name } of lab.hosts)
+        lab.spawn(name, [process.execPath, FORWARD, String(port), path], { log: logs('forward') });
+    }
   }
 
   interface HostLine {
@@ -145,6 +161,7 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
     async up(): Promise<void> {
       await lab.up();
       try {
+        startForwarding();
         startServer();
         for (const { name } of lab.hosts) startAgent(name);
         await until('the server', 'server', async () => (await call('GET', '/readyz')).status === 200);
