@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
@@ -6,11 +7,13 @@ import type { ApiDeps, ControlDeps, QueryDeps } from './api/deps.ts';
 import type { HostView } from './api/schemas.ts';
 import { createBusServer } from './bus/bus-server.ts';
 import { createEmbeddedBus } from './bus/embedded.ts';
+import { createKafkaBus } from './bus/kafka.ts';
 import { createCollector, DEFAULT_COLLECTOR_CONFIG } from './collector/collector.ts';
 import { registerCollectorMetrics } from './collector/metrics.ts';
 import { createChdbStore } from './collector/store/chdb-store.ts';
 import { flowsQuery, type Talker, topTalkers } from './collector/store/queries.ts';
 import { insertTrace, tracesQuery } from './collector/store/traces.ts';
+import { type KafkaSettings, kafkaSettingsOf } from './config/kafka.ts';
 import type { ServerConfig } from './config/load.ts';
 import { createApplier } from './control/intents/applier.ts';
 import { createWorld } from './control/world.ts';
@@ -48,9 +51,14 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     parts.set(part, '');
   };
 
-  const bus = createEmbeddedBus({ directory: join(config.dataDir, 'bus') }, { log, metrics });
-  // Who may upgrade is the API's to say, see `start`: one place judges tokens.
-  const busServer = createBusServer({}, { bus, log, metrics });
+  const kafka = kafkaSettingsOf(config);
+  const embedded =
+    kafka === undefined ? createEmbeddedBus({ directory: join(config.dataDir, 'bus') }, { log, metrics }) : undefined;
+  const bus =
+    embedded ??
+    createKafkaBus({ ...(kafka as KafkaSettings), clientId: `sonde-server-${hostname()}` }, { log, metrics });
+  // Who may upgrade is the API's to say, see `start`: one place judges tokens. On Kafka, agents have a way of their own.
+  const busServer = embedded && createBusServer({}, { bus: embedded, log, metrics });
   const store = createChdbStore({
     directory: join(config.dataDir, 'store'),
     retentionDays: RETENTION_DAYS,
@@ -148,8 +156,9 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
       isReady('bus');
       for (const server of api.servers) {
         server.on('upgrade', (request, socket, head) => {
-          if (api.refusal(request) === undefined) busServer.upgrade(request, socket, head);
-          else socket.end('HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n');
+          const isAllowed = api.refusal(request) === undefined;
+          if (isAllowed && busServer !== undefined) busServer.upgrade(request, socket, head);
+          else socket.end(`HTTP/1.1 ${isAllowed ? '404 Not Found' : '401 Unauthorized'}\r\nConnection: close\r\n\r\n`);
         });
       }
       await api.start();
@@ -168,7 +177,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
       log.info({ addresses: api.addresses, role: config.role }, 'server started');
     },
     async stop(): Promise<void> {
-      await busServer.stop();
+      await busServer?.stop();
       await api.stop();
       if (hasControl) {
         await traces.stop();

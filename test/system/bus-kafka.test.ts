@@ -2,7 +2,7 @@ import pino from 'pino';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe } from 'vitest';
 import type { Bus } from '../../src/bus/bus.ts';
-import { createKafkaBus } from '../../src/bus/kafka/kafka.ts';
+import { createKafkaBus } from '../../src/bus/kafka.ts';
 import { startKafka, whyNoKafka } from '../support/kafka.ts';
 import { busConformance } from './bus-conformance.ts';
 

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { kafkaSettingsOf } from '../../config/kafka.ts';
 import { addConfigFlags, configOf } from '../flags.ts';
 import type { Part } from '../run-process.ts';
 
@@ -22,10 +23,17 @@ export function agentCommand(): Command {
       registry,
     );
     const { server, token, metricsListen } = config;
-    const bus = createRemoteBus(
-      { url: busUrlOf(server), ...(token === undefined ? {} : { token }) },
-      { log, metrics: registry },
-    );
+    const kafka = kafkaSettingsOf(config);
+    const bus =
+      kafka === undefined
+        ? createRemoteBus(
+            { url: busUrlOf(server), ...(token === undefined ? {} : { token }) },
+            { log, metrics: registry },
+          )
+        : (await import('../../bus/kafka.ts')).createKafkaBus(
+            { ...kafka, clientId: `sonde-agent-${config.host}` },
+            { log, metrics: registry },
+          );
     const agent = createAgent(config, { bus, log, metrics: registry });
     const parts: Part[] = [{ name: 'tracing', start: async () => {}, stop: tracing.stop }];
     if (metricsListen !== undefined) {

@@ -2,19 +2,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin } from 'kafkajs';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
-import { backoffMs } from '../../model/backoff.ts';
-import { SondeError } from '../../model/errors.ts';
-import { createMetrics, type MetricTable } from '../../telemetry/metrics.ts';
-import type { Bus, Consumer, Reader } from '../bus.ts';
-import { encodeCall } from '../call.ts';
-import { partitionOfKey } from '../partitioner.ts';
-import { TOPICS } from '../topics.ts';
-import { createKafkaClient, type KafkaConnection, kafkaError } from './client.ts';
-import { startGroupMember } from './group-member.ts';
-import { createPlainProducer } from './plain-producer.ts';
-import { startKafkaReader } from './reader.ts';
-import { createSequencedProducer } from './sequenced-producer.ts';
-import { ensureTopics, type TopicSettings } from './topics.ts';
+import { backoffMs } from '../model/backoff.ts';
+import { SondeError } from '../model/errors.ts';
+import { createMetrics, type MetricTable } from '../telemetry/metrics.ts';
+import type { Bus, Consumer, Reader } from './bus.ts';
+import { encodeCall } from './call.ts';
+import { createKafkaClient, type KafkaConnection, kafkaError } from './kafka/client.ts';
+import { startGroupMember } from './kafka/group-member.ts';
+import { createPlainProducer } from './kafka/plain-producer.ts';
+import { startKafkaReader } from './kafka/reader.ts';
+import { createSequencedProducer } from './kafka/sequenced-producer.ts';
+import { ensureTopics, type TopicSettings } from './kafka/topics.ts';
+import { partitionOfKey } from './partitioner.ts';
+import { TOPICS } from './topics.ts';
 
 export interface KafkaBusConfig extends KafkaConnection {
   /** Copies of each topic that is created; -1: the cluster's own default. */
