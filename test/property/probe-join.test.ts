@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { DOMAINS } from '../../src/model/datapath.ts';
+import { DOMAINS, FIRST_RULE } from '../../src/model/datapath.ts';
 import { createJoin, type FlowSample } from '../../src/probe/flows/join.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 
@@ -78,6 +78,96 @@ it('whatever the order of records and flushes, rows add up to the records of eac
       join.flush(steps.length, emit, true);
       expect(actual).toEqual(expected);
       expect(join.pending).toBe(0);
+    }),
+  );
+});
+
+const MS = 1000;
+/** A connection on the one five-tuple of the test: packets, each so long after the one before it, sent by the opener or by its peer. */
+const connection = fc.record({
+  gap: fc.integer({ min: 100 * MS, max: 3000 * MS }),
+  packets: fc.array(
+    fc.record({ wait: fc.integer({ min: 20 * MS, max: 400 * MS }), isAnswer: fc.boolean(), octets: fc.nat(1500) }),
+    { maxLength: 5 },
+  ),
+  decisionFirst: fc.boolean(),
+  flushBefore: fc.boolean(),
+});
+
+/** The oracle follows connection tracking: it decides anew about each packet until one comes back, and then about the next connection only. */
+it('tells connections on the same addresses and ports apart as connection tracking does', () => {
+  fc.assert(
+    fc.property(fc.array(connection, { minLength: 1, maxLength: 8 }), fc.boolean(), (connections, isClient) => {
+      const directory = createDirectory({
+        ports: [{ ofport: 1, ifaceId: 'vnic', name: 'tap', mac: isClient ? 1 : 2 }],
+        endpoints: [],
+        routerOf: () => undefined,
+      });
+      const join = createJoin(
+        { epoch: 0, host: 'h', encapAddress: 0, holdUs: 1_000_000, idleUs: 60_000_000 },
+        { directory: () => directory, rule: () => undefined },
+      );
+      const actual = new Map<number, number[]>();
+      const emit = (row: Parameters<Parameters<typeof join.flush>[1]>[0]): void => {
+        const sum = actual.get(row.opened as number) ?? [0, 0, 0, 0];
+        const more = [row.tx_octets, row.tx_packets, row.rx_octets, row.rx_packets].map(Number);
+        actual.set(
+          row.opened as number,
+          sum.map((value, at) => value + more[at]!),
+        );
+      };
+      const expected: { opened: number; isAnswered: boolean; sum: number[] }[] = [];
+      let now = 1_000_000_000;
+      const packet = (isAnswer: boolean, octets: number, decisionFirst: boolean): void => {
+        const isSent = isAnswer !== isClient;
+        const record: FlowSample = {
+          domain: isSent ? DOMAINS.received : DOMAINS.delivered,
+          point: 1,
+          start: now,
+          end: now,
+          endReason: 2,
+          sourceMac: isAnswer ? 2 : 1,
+          destinationMac: isAnswer ? 1 : 2,
+          ethertype: 0x0800,
+          protocol: 17,
+          source: isAnswer ? 20 : 10,
+          destination: isAnswer ? 10 : 20,
+          sourcePort: isAnswer ? 53 : 1024,
+          destinationPort: isAnswer ? 1024 : 53,
+          icmpType: 0,
+          icmpCode: 0,
+          octets,
+          packets: 1,
+        };
+        const group = expected.at(-1)!;
+        group.sum = group.sum.map((value, at) => value + (isSent ? [octets, 1, 0, 0] : [0, 0, octets, 1])[at]!);
+        const decision: FlowSample = {
+          ...record,
+          domain: isClient ? DOMAINS.egress : DOMAINS.ingress,
+          point: FIRST_RULE,
+          start: now + 2,
+          end: now + 2,
+        };
+        const isDecided = !isAnswer && !group.isAnswered;
+        if (isDecided && decisionFirst) join.add(decision, now);
+        join.add(record, now);
+        if (isDecided && !decisionFirst) join.add(decision, now);
+        if (isAnswer) group.isAnswered = true;
+      };
+      for (const { gap, packets, decisionFirst, flushBefore } of connections) {
+        now += gap;
+        if (flushBefore) join.flush(now, emit, true);
+        if (expected.at(-1)?.isAnswered !== false) expected.push({ opened: now, isAnswered: false, sum: [0, 0, 0, 0] });
+        packet(false, 60, decisionFirst);
+        for (const { wait, isAnswer, octets } of packets) {
+          now += wait;
+          packet(isAnswer, octets, decisionFirst);
+        }
+      }
+      join.flush(now, emit, true);
+      const sums = [...actual].toSorted(([a], [b]) => a - b);
+      expect(sums.map(([, sum]) => sum)).toEqual(expected.map(({ sum }) => sum));
+      for (const [at, [opened]] of sums.entries()) expect(opened - expected[at]!.opened).toBeLessThanOrEqual(2);
     }),
   );
 });

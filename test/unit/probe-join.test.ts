@@ -223,3 +223,91 @@ describe('join', () => {
     expect(theirs).toEqual([ours]);
   });
 });
+
+describe('opened', () => {
+  const MS = 1000;
+  const allow: FlowSample = { ...out, domain: DOMAINS.egress, point: FIRST_RULE + 7, octets: 74, packets: 1 };
+  /** One packet of each direction, the answer 2 ms after the first, as three records. */
+  const exchange = (start: number): { sent: FlowSample; decided: FlowSample; answered: FlowSample } => ({
+    sent: { ...out, start, end: start, octets: 74, packets: 1 },
+    decided: { ...allow, start: start + 3, end: start + 3 },
+    answered: { ...back, start: start + 2 * MS, end: start + 2 * MS, octets: 66, packets: 1 },
+  });
+  const summary = ({ opened, start, end, tx_packets, rx_packets, side }: FlowRow) => ({
+    opened,
+    start,
+    end,
+    packets: [tx_packets, rx_packets],
+    side,
+  });
+
+  it('is the time of the first packet, in all rows of a connection', () => {
+    const { join, flush } = setUp();
+    const { sent, decided, answered } = exchange(T0);
+    for (const sample of [sent, decided, answered]) join.add(sample, T0);
+    expect(flush(T0, true)[0]).toMatchObject({ opened: T0 });
+    join.add({ ...out, start: T0 + 60_000 * MS, end: T0 + 61_000 * MS }, T0 + 62_000 * MS);
+    expect(flush(T0, true)[0]).toMatchObject({ opened: T0, start: T0 + 60_000 * MS });
+  });
+
+  it('stays when decisions repeat because nobody answers', () => {
+    const { join, flush } = setUp();
+    for (const second of [0, 1, 3, 7]) {
+      const { sent, decided } = exchange(T0 + second * 1000 * MS);
+      join.add(sent, T0);
+      join.add(decided, T0);
+    }
+    expect(flush(T0, true).map(summary)).toEqual([
+      { opened: T0, start: T0, end: T0 + 7000 * MS, packets: [4, 0], side: 'client' },
+    ]);
+  });
+
+  it('stays when the answer is there before the decision that it answers', () => {
+    const { join, flush } = setUp();
+    const { sent, decided, answered } = exchange(T0);
+    for (const sample of [answered, sent, decided]) join.add(sample, T0);
+    expect(flush(T0, true)).toHaveLength(1);
+  });
+
+  const later = T0 + 1500 * MS;
+  const [first, second] = [exchange(T0), exchange(later)];
+  const expected = [
+    { opened: T0, start: T0, end: T0 + 2 * MS, packets: [1, 1], side: 'client' },
+    { opened: later, start: later, end: later + 2 * MS, packets: [1, 1], side: 'client' },
+  ];
+  it.each([
+    ['the decision after the first packet', [second.sent, second.decided, second.answered]],
+    ['the decision before the first packet', [second.decided, second.sent, second.answered]],
+    ['the decision after the answer', [second.sent, second.answered, second.decided]],
+  ])('begins anew with the next connection on the same ports: %s', (_, samples) => {
+    for (const hasFlushed of [false, true]) {
+      const { join, flush } = setUp();
+      const rows: FlowRow[] = [];
+      for (const sample of [first.sent, first.decided, first.answered]) join.add(sample, T0);
+      if (hasFlushed) rows.push(...flush(T0, true));
+      for (const sample of samples) join.add(sample, T0 + 1);
+      rows.push(...flush(T0, true));
+      const seen = rows.map(summary);
+      // The decision is 3 us later than the packet that it is about.
+      expect(seen.map(({ opened }) => opened)).toEqual([T0, later + 3]);
+      expect(seen.map((row, at) => ({ ...row, opened: expected[at]!.opened }))).toEqual(expected);
+      expect(new Set(rows.map(({ connection }) => connection)).size).toBe(1);
+    }
+  });
+
+  it('leaves late records to the connection that they are of', () => {
+    const { join, flush } = setUp();
+    for (const sample of [first.sent, first.decided, first.answered]) join.add(sample, T0);
+    flush(T0, true);
+    for (const sample of [second.sent, second.decided, second.answered]) join.add(sample, T0);
+    join.add({ ...out, start: T0 + 5 * MS, end: T0 + 9 * MS, packets: 5 }, T0);
+    expect(
+      flush(T0, true)
+        .map(summary)
+        .toSorted((a, b) => a.opened - b.opened),
+    ).toEqual([
+      { opened: T0, start: T0 + 5 * MS, end: T0 + 9 * MS, packets: [5, 0], side: 'client' },
+      { ...expected[1], opened: later + 3 },
+    ]);
+  });
+});

@@ -1,3 +1,5 @@
+import type { Segment } from './succession.ts';
+
 /** 0: unknown, 1: the local endpoint opened the connection, 2: its peer did. */
 export type Side = 0 | 1 | 2;
 
@@ -28,6 +30,8 @@ export interface Connection {
   id: bigint;
   /** Microseconds at which this side saw the connection open, or its first packet that is known; 0: nothing was seen yet. */
   opened: number;
+  /** The connection that had the same key before; it stays while records of it may still come. */
+  previous: Connection | undefined;
   /** Microseconds since the epoch at which a record last named the connection. */
   lastSeen: number;
 
@@ -46,6 +50,8 @@ export interface Connection {
   dropPackets: number;
   /** Rule number or built-in reason of the newest drop in the interval; 0: none. */
   dropPoint: number;
+  /** What came since the last gap in the interval, if there was one. */
+  segment: Segment | undefined;
 }
 
 /** The identity of a connection at one vNIC. */
@@ -93,6 +99,43 @@ function isSame(connection: Connection, key: ConnectionKey): boolean {
   );
 }
 
+function begin(hash: number, next: Connection | undefined, key: ConnectionKey): Connection {
+  return {
+    hash,
+    next,
+    ofport: key.ofport,
+    ethertype: key.ethertype,
+    protocol: key.protocol,
+    localAddress: key.localAddress,
+    peerAddress: key.peerAddress,
+    localPort: key.localPort,
+    peerPort: key.peerPort,
+    peerMac: key.peerMac,
+    side: 0,
+    allowRule: 0,
+    icmpType: 0,
+    icmpCode: 0,
+    id: 0n,
+    opened: 0,
+    previous: undefined,
+    lastSeen: 0,
+    dirtySince: 0,
+    txStart: 0,
+    rxStart: 0,
+    start: 0,
+    end: 0,
+    endReason: 0,
+    txOctets: 0,
+    txPackets: 0,
+    rxOctets: 0,
+    rxPackets: 0,
+    dropOctets: 0,
+    dropPackets: 0,
+    dropPoint: 0,
+    segment: undefined,
+  };
+}
+
 /** Connections by key, chained in buckets of their 32-bit hash. */
 export class ConnectionTable {
   readonly #buckets = new Map<number, Connection>();
@@ -107,41 +150,25 @@ export class ConnectionTable {
     const hash = hashOf(key);
     const head = this.#buckets.get(hash);
     for (let each = head; each !== undefined; each = each.next) if (isSame(each, key)) return each;
-    const connection: Connection = {
-      hash,
-      next: head,
-      ofport: key.ofport,
-      ethertype: key.ethertype,
-      protocol: key.protocol,
-      localAddress: key.localAddress,
-      peerAddress: key.peerAddress,
-      localPort: key.localPort,
-      peerPort: key.peerPort,
-      peerMac: key.peerMac,
-      side: 0,
-      allowRule: 0,
-      icmpType: 0,
-      icmpCode: 0,
-      id: 0n,
-      opened: 0,
-      lastSeen: 0,
-      dirtySince: 0,
-      txStart: 0,
-      rxStart: 0,
-      start: 0,
-      end: 0,
-      endReason: 0,
-      txOctets: 0,
-      txPackets: 0,
-      rxOctets: 0,
-      rxPackets: 0,
-      dropOctets: 0,
-      dropPackets: 0,
-      dropPoint: 0,
-    };
+    const connection = begin(hash, head, key);
     this.#buckets.set(hash, connection);
     this.#size++;
     return connection;
+  }
+
+  /** Puts a new connection of the same key in the place of one that the table has; the new one knows it as `previous`. */
+  succeed(connection: Connection): Connection {
+    const { hash } = connection;
+    const successor = begin(hash, connection.next, connection);
+    successor.previous = connection;
+    // One generation is enough: what came before has been silent since.
+    connection.previous = undefined;
+    const head = this.#buckets.get(hash);
+    if (head === connection) this.#buckets.set(hash, successor);
+    else
+      for (let each = head; each !== undefined; each = each.next) if (each.next === connection) each.next = successor;
+    connection.next = undefined;
+    return successor;
   }
 
   /** Forgets the connections for which `isStale` holds. */

@@ -1,8 +1,10 @@
 import { DOMAINS, DROP_REASONS, FIRST_RULE } from '../../model/datapath.ts';
 import type { FlowRow } from '../../model/flow.ts';
 import type { Directory } from '../identity/directory.ts';
+import { blankRow, NO_ADDRESS } from './blank-row.ts';
 import { connectionId } from './connection-id.ts';
 import { type Connection, type ConnectionKey, ConnectionTable } from './connection-table.ts';
+import { addToSegment, handOver, isPredecessors, isSuccessor } from './succession.ts';
 
 /** What the join reads of an IPFIX record. Times are microseconds since the epoch, octets count the Ethernet header. */
 export interface FlowSample {
@@ -62,7 +64,6 @@ export interface JoinCounts {
 const ICMP = 1;
 const ICMPV6 = 58;
 const END_REASONS = ['', 'idle', 'active', 'end', 'forced', 'resources'] as const;
-const NONE = 0n;
 const REASON_NAMES = new Map<number, string>(
   Object.entries(DROP_REASONS).map(([name, reason]) => [reason.number, name]),
 );
@@ -126,26 +127,12 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
   function add(sample: FlowSample, now: number): void {
     counts.records++;
     switch (sample.domain) {
-      case DOMAINS.received: {
-        const connection = locate(sample, sample.point, true);
-        touch(connection, sample, now);
-        noteIcmp(connection, sample);
-        if (connection.txStart === 0) connection.txStart = sample.start;
-        connection.txOctets += sample.octets;
-        connection.txPackets += sample.packets;
-        counts.packets += sample.packets;
+      case DOMAINS.received:
+        addCounters(sample, true, now);
         return;
-      }
-      case DOMAINS.delivered: {
-        const connection = locate(sample, sample.point, false);
-        touch(connection, sample, now);
-        noteIcmp(connection, sample);
-        if (connection.rxStart === 0) connection.rxStart = sample.start;
-        connection.rxOctets += sample.octets;
-        connection.rxPackets += sample.packets;
-        counts.packets += sample.packets;
+      case DOMAINS.delivered:
+        addCounters(sample, false, now);
         return;
-      }
       case DOMAINS.egress:
       case DOMAINS.ingress:
         addDecision(sample, now);
@@ -155,6 +142,39 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     }
   }
 
+  /** A record of what the vNIC sent or was given. */
+  function addCounters(sample: FlowSample, isSent: boolean, now: number): void {
+    const { start, octets, packets } = sample;
+    counts.packets += packets;
+    let connection = locate(sample, sample.point, isSent);
+    if (connection.previous !== undefined && isPredecessors(connection, start, sample.end))
+      connection = connection.previous;
+    addToSegment(connection, sample, isSent, now);
+    touch(connection, sample, now);
+    noteIcmp(connection, sample);
+    if (isSent) {
+      if (connection.txStart === 0 || start < connection.txStart) connection.txStart = start;
+      connection.txOctets += octets;
+      connection.txPackets += packets;
+    } else {
+      if (connection.rxStart === 0 || start < connection.rxStart) connection.rxStart = start;
+      connection.rxOctets += octets;
+      connection.rxPackets += packets;
+    }
+  }
+
+  /** A new connection on the addresses and ports of one that is over: from now on each has rows of its own. */
+  function succeed(connection: Connection, start: number): Connection {
+    const successor = table.succeed(connection);
+    const wasDirty = connection.dirtySince !== 0;
+    handOver(connection, successor, start);
+    successor.opened = start;
+    if (successor.dirtySince === 0) return successor;
+    if (wasDirty && connection.dirtySince === 0) dirty[dirty.lastIndexOf(connection)] = successor;
+    else dirty.push(successor);
+    return successor;
+  }
+
   /** A record of a decision: which rule let a connection begin, or what dropped a packet. It moves no octets of its own. */
   function addDecision(sample: FlowSample, now: number): void {
     const isSender = sample.domain === DOMAINS.egress;
@@ -162,10 +182,12 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     const ofport = isSender
       ? directory.portOf(sample.sourceMac, sample.source)
       : directory.portOf(sample.destinationMac, sample.destination);
-    const connection = locate(sample, ofport, isSender);
-    noteIcmp(connection, sample);
+    let connection = locate(sample, ofport, isSender);
     const isAllowed = sample.point >= FIRST_RULE && deps.rule(sample.point)?.action !== 'deny';
+    if (isAllowed && isSuccessor(connection, sample.start)) connection = succeed(connection, sample.start);
+    noteIcmp(connection, sample);
     if (isAllowed) {
+      if (connection.opened === 0) connection.opened = sample.start;
       // The record may come before the counters of the same packets: then the connection waits for those to make a row.
       connection.allowRule = sample.point;
       connection.side = isSender ? 1 : 2;
@@ -228,9 +250,9 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     row.vni = endpoint?.vni ?? 0;
     row.ethertype = connection.ethertype;
     row.protocol = connection.protocol;
-    row.local_address = connection.localAddress === 0 ? NONE : connection.localAddress;
+    row.local_address = connection.localAddress === 0 ? NO_ADDRESS : connection.localAddress;
     row.local_port = connection.localPort;
-    row.peer_address = connection.peerAddress === 0 ? NONE : connection.peerAddress;
+    row.peer_address = connection.peerAddress === 0 ? NO_ADDRESS : connection.peerAddress;
     row.peer_port = connection.peerPort;
     row.icmp_type = connection.icmpType;
     row.icmp_code = connection.icmpCode;
@@ -264,7 +286,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
       row.reason = REASON_NAMES.get(connection.dropPoint) ?? `REASON_${connection.dropPoint}`;
     }
     row.tunnel_peer =
-      peer?.encapAddress === undefined || peer.encapAddress === config.encapAddress ? NONE : peer.encapAddress;
+      peer?.encapAddress === undefined || peer.encapAddress === config.encapAddress ? NO_ADDRESS : peer.encapAddress;
     row.identity_source = endpoint?.identitySource ?? (port ? 'ovsdb' : '');
     row.identity_confidence = endpoint?.confidence ?? (port ? 50 : 0);
     row.connection = connection.id;
@@ -283,7 +305,11 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     flush,
     /** Forgets connections that nobody has heard of for `idleUs`. */
     evict: (now: number): number =>
-      table.evict((connection) => connection.dirtySince === 0 && now - connection.lastSeen > config.idleUs),
+      table.evict((connection) => {
+        const { previous } = connection;
+        if (previous !== undefined && now - previous.lastSeen > config.idleUs) connection.previous = undefined;
+        return connection.dirtySince === 0 && now - connection.lastSeen > config.idleUs;
+      }),
   };
 }
 
@@ -305,60 +331,5 @@ function clear(connection: Connection): void {
   connection.dropPackets = 0;
   connection.dropPoint = 0;
   connection.endReason = 0;
-}
-
-function blankRow(host: string, epoch: number): FlowRow {
-  return {
-    time: 0,
-    start: 0,
-    end: 0,
-    opened: 0,
-    end_reason: '',
-    host,
-    endpoint: '',
-    vm_uuid: '',
-    vm: '',
-    project: '',
-    application: '',
-    network: '',
-    vni: 0,
-    ethertype: 0,
-    protocol: 0,
-    local_address: NONE,
-    local_port: 0,
-    peer_address: NONE,
-    peer_port: 0,
-    icmp_type: 0,
-    icmp_code: 0,
-    peer_endpoint: '',
-    peer_vm_uuid: '',
-    peer_vm: '',
-    peer_project: '',
-    peer_application: '',
-    peer_network: '',
-    peer_host: '',
-    side: 'unknown',
-    tx_octets: 0,
-    tx_packets: 0,
-    rx_octets: 0,
-    rx_packets: 0,
-    drop_octets: 0,
-    drop_packets: 0,
-    verdict: 'allow',
-    reason: '',
-    rule_number: 0,
-    rule: '',
-    policy: '',
-    service_address: NONE,
-    service_port: 0,
-    translated_address: NONE,
-    tunnel_peer: NONE,
-    process: '',
-    sampled_share: 1,
-    identity_source: '',
-    identity_confidence: 0,
-    connection: 0n,
-    epoch,
-    number: 0,
-  };
+  connection.segment = undefined;
 }
