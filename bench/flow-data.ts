@@ -1,250 +1,225 @@
-import { zstdCompressSync } from 'node:zlib';
-import { FLOW_COLUMNS, type FlowRow } from '../src/model/flow.ts';
+import { constants as zlib, zstdCompressSync } from 'node:zlib';
+import { FIRST_RULE } from '../src/model/datapath.ts';
+import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION, type FlowRow } from '../src/model/flow.ts';
+import { blankRow } from '../src/probe/flows/blank-row.ts';
+import { connectionId } from '../src/probe/flows/connection-id.ts';
 import { createBlockWriter } from '../src/wire/native/block-writer.ts';
+import { createWorld, type Vm, type WorldSize } from './flow-world.ts';
 
-/** A cloud for the data set: its VMs talk to few peers often and to many seldom, on the ports of their applications. */
-const CLOUD = { hosts: 100, vmsPerHost: 20, projects: 40, applications: 60, networks: 120 } as const;
-const PORTS = [443, 80, 5432, 3306, 6379, 9092, 8080, 53, 2379, 22, 9200, 5672] as const;
-const SECOND_US = 1_000_000;
-/** 2026-11-02 08:00 UTC, microseconds. */
-const START_US = 1_793_606_400_000_000;
-const ROWS_A_MESSAGE = 2_000;
-
-/** Mulberry32: the same numbers in every run. */
-export function createRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
+export interface FlowDataConfig extends WorldSize {
+  readonly seed: number;
+  /** Microseconds since the epoch at which the rows begin. */
+  readonly from: number;
+  /** Rows a second of all hosts together, which sets how fast their times go by. */
+  readonly rowsPerSecond: number;
 }
 
-interface Vm {
-  readonly host: string;
-  readonly underlay: number;
-  readonly uuid: string;
-  readonly name: string;
-  readonly endpoint: string;
-  readonly project: string;
-  readonly application: string;
-  readonly network: string;
-  readonly vni: number;
-  readonly address: number;
-  readonly port: number;
-  readonly peers: number[];
-}
+export const USUAL_DATA: FlowDataConfig = {
+  seed: 7,
+  hosts: 100,
+  vms: 2000,
+  applications: 60,
+  // Noon, so that an hour of rows is of one day.
+  from: 1_789_992_000_000_000,
+  rowsPerSecond: 50_000,
+};
 
-interface Connection {
-  readonly id: bigint;
-  readonly client: Vm;
-  readonly server: Vm;
-  readonly clientPort: number;
-  readonly opened: number;
-  readonly isDenied: boolean;
-  /** Rows that are still to come from each side. */
-  left: number;
-}
-
+/** What an agent would put on the bus: one block of one host. */
 export interface FlowMessage {
   readonly host: string;
   readonly rows: number;
-  /** One Native block. */
-  readonly block: Uint8Array;
-  /** The same as it travels on the bus. */
   readonly value: Uint8Array;
   readonly headers: Readonly<Record<string, string>>;
 }
 
-export interface FlowDataConfig {
-  readonly rows: number;
-  readonly seed?: number;
-  /** Rows a second over all hosts; decides how far the times lie apart. Default 50,000. */
-  readonly rate?: number;
-  /** Time of the first row, microseconds since the epoch. */
-  readonly start?: number;
+const TCP = 6;
+const UDP = 17;
+/** Services by how many of the connections are to them. */
+const SERVICES = [
+  { share: 0.35, protocol: TCP, port: 443, packets: 14 },
+  { share: 0.17, protocol: TCP, port: 5432, packets: 30 },
+  { share: 0.17, protocol: UDP, port: 53, packets: 1 },
+  { share: 0.13, protocol: TCP, port: 6379, packets: 8 },
+  { share: 0.1, protocol: TCP, port: 8080, packets: 12 },
+  { share: 0.05, protocol: TCP, port: 9092, packets: 200 },
+  { share: 0.03, protocol: UDP, port: 123, packets: 1 },
+] as const;
+const DENIED = 0.02;
+/** Of the connections, those that go on after their first interval, and after each further one. */
+const LASTS = 0.15;
+const GOES_ON = 0.95;
+/** Rows a connection makes on both sides together, in the mean: for the rate. */
+const ROWS_A_CONNECTION = 2 * (1 + LASTS / (1 - GOES_ON));
+const INTERVAL_TICKS = 10;
+/** The recorder's; rows of one tick have one time. */
+const TICK_US = 500_000;
+const HOLD_US = 1_000_000;
+const MESSAGE_ROWS = 2000;
+const CHECKSUM = { params: { [zlib.ZSTD_c_checksumFlag]: 1 } };
+
+interface Moved {
+  readonly packets: number;
+  readonly octets: number;
 }
 
-function makeCloud(random: () => number): Vm[] {
-  const pick = (n: number): number => Math.floor(random() * n);
-  const hex = (digits: number): string => Array.from({ length: digits }, () => pick(16).toString(16)).join('');
-  const vms = Array.from({ length: CLOUD.hosts * CLOUD.vmsPerHost }, (_, i): Vm => {
-    const host = i % CLOUD.hosts;
-    const application = pick(CLOUD.applications);
-    const network = pick(CLOUD.networks);
-    return {
-      host: `compute-${String(host + 1).padStart(3, '0')}`,
-      underlay: 0xc0a80a00 + host,
-      uuid: `${hex(8)}-${hex(4)}-4${hex(3)}-a${hex(3)}-${hex(12)}`,
-      name: `app${application}-${i}`,
-      endpoint: `${hex(8)}-${hex(4)}-4${hex(3)}-9${hex(3)}-${hex(12)}`,
-      project: `project-${application % CLOUD.projects}`,
-      application: `app${application}`,
-      network: `net-${network}`,
-      vni: 5_000 + network,
-      address: 0x0a000000 + network * 256 + 10 + (i % 200),
-      port: PORTS[application % PORTS.length] as number,
-      peers: [],
-    };
-  });
-  for (const vm of vms) {
-    const count = 2 + Math.floor(20 * random() ** 3);
-    for (let i = 0; i < count; i++) vm.peers.push(Math.floor(vms.length * random() ** 2));
+const NOTHING: Moved = { packets: 0, octets: 0 };
+
+interface Flow {
+  readonly sides: readonly [Vm, Vm];
+  readonly service: (typeof SERVICES)[number];
+  readonly clientPort: number;
+  readonly rule: number;
+  readonly id: bigint;
+  readonly isDenied: boolean;
+  /** Microseconds by which the server's side is later. */
+  readonly delay: number;
+  readonly opened: number;
+}
+
+function pick(share: number): (typeof SERVICES)[number] {
+  let left = share;
+  for (const service of SERVICES) {
+    left -= service.share;
+    if (left < 0) return service;
   }
-  return vms;
+  return SERVICES[0];
 }
 
-/** Log-normal, so that most are small and a few carry nearly everything. */
-function logNormal(random: () => number, median: number, spread: number): number {
-  const gauss = Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
-  return Math.max(1, Math.round(median * Math.exp(spread * gauss)));
-}
+/** Rows of the made-up data centre in the order of their times; the row is reused, and the index of its host comes with it. */
+export function* flowRows(config: FlowDataConfig): Generator<readonly [row: FlowRow, host: number], never> {
+  const { random, pair, hosts } = createWorld(config, config.seed);
+  const row = blankRow('', config.from - 86_400_000_000);
+  const numbers = hosts.map(() => 0);
+  /** Lasting connections by when they are due, a ring of ticks. */
+  const due: Flow[][] = Array.from({ length: INTERVAL_TICKS }, () => []);
+  const newATick = (config.rowsPerSecond * TICK_US) / 1e6 / ROWS_A_CONNECTION;
 
-/** Flow rows as agents of that cloud would send them, host after host; always the same for the same configuration. */
-export function* flowMessages({
-  rows,
-  seed = 1,
-  rate = 50_000,
-  start = START_US,
-}: FlowDataConfig): Generator<FlowMessage> {
-  const random = createRandom(seed);
-  const vms = makeCloud(random);
-  const byHost = new Map<string, Vm[]>();
-  for (const vm of vms) byHost.set(vm.host, [...(byHost.get(vm.host) ?? []), vm]);
-  const writer = createBlockWriter(FLOW_COLUMNS);
-  const open = new Map<string, Connection[]>([...byHost.keys()].map((host) => [host, []]));
-  const numbers = new Map<string, number>();
-  const hosts = [...byHost.keys()];
-  /** A host's own span of time between two of its messages. */
-  const spanUs = Math.round(((ROWS_A_MESSAGE * CLOUD.hosts) / rate) * SECOND_US);
-  let made = 0;
-  for (let message = 0; made < rows; message++) {
-    const host = hosts[message % hosts.length] as string;
-    const sweep = Math.floor(message / hosts.length);
-    const local = byHost.get(host) as Vm[];
-    const connections = open.get(host) as Connection[];
-    const count = Math.min(ROWS_A_MESSAGE, rows - made);
-    let number = numbers.get(host) ?? 0;
-    const first = number;
-    const epoch = start - 3_600 * SECOND_US;
-    writer.reset();
-    let time = 0;
-    for (let i = 0; i < count; i++) {
-      // An agent looks twice a second, and gives all rows that are due then the same time.
-      time = start + sweep * spanUs + Math.floor((i / count) * (spanUs / 500_000)) * 500_000;
-      const index = Math.floor(random() * connections.length);
-      let connection = random() < 0.6 ? connections[index] : undefined;
-      if (connection === undefined) {
-        connection = openConnection(random, vms, local, time);
-        if (connection.left > 1) connections.push(connection);
-      } else if (--connection.left <= 1) {
-        connections[index] = connections.at(-1) as Connection;
-        connections.pop();
-      }
-      writer.appendRow(rowOf(random, connection, host, time, epoch, number++));
+  /** Octets a packet are log-normal within what an Ethernet frame may hold. */
+  const moved = (packets: number, median: number): Moved => ({
+    packets,
+    octets: packets * 60 + Math.round(packets * Math.min(1454, random.logNormal(median, 0.8))),
+  });
+
+  function open(now: number): Flow {
+    const sides = pair();
+    const service = pick(random.unit());
+    const clientPort = 32_768 + random.integer(28_232);
+    const [client, server] = sides;
+    const tuple = { ethertype: 0x0800, protocol: service.protocol, localPort: clientPort, peerPort: service.port };
+    const id = connectionId({ ...tuple, localAddress: client.address, peerAddress: server.address }, 'router/core');
+    return {
+      sides,
+      service,
+      clientPort,
+      rule: (client.address >> 8) % 250,
+      id,
+      isDenied: random.unit() < DENIED,
+      delay: 40 + random.integer(400),
+      opened: now - HOLD_US - random.integer(TICK_US),
+    };
+  }
+
+  function fill(flow: Flow, side: 0 | 1, now: number, isFirst: boolean, sent: Moved, answered: Moved): void {
+    const { service, sides } = flow;
+    const [own, peer] = side === 0 ? sides : [sides[1], sides[0]];
+    row.time = now;
+    row.opened = flow.opened + side * flow.delay;
+    row.start = isFirst ? row.opened : now - HOLD_US - random.integer(TICK_US);
+    row.end = row.start + (sent.packets + answered.packets === 1 ? 0 : Math.round(random.logNormal(30_000, 1.5)));
+    row.end_reason = 'active';
+    row.host = hosts[own.host]!;
+    row.endpoint = own.endpoint;
+    row.vm_uuid = own.uuid;
+    row.vm = own.name;
+    row.project = own.project;
+    row.application = own.application;
+    row.network = own.network;
+    row.vni = own.vni;
+    row.ethertype = 0x0800;
+    row.protocol = service.protocol;
+    row.local_address = own.address;
+    row.local_port = side === 0 ? flow.clientPort : service.port;
+    row.peer_address = peer.address;
+    row.peer_port = side === 0 ? service.port : flow.clientPort;
+    row.peer_endpoint = peer.endpoint;
+    row.peer_vm_uuid = peer.uuid;
+    row.peer_vm = peer.name;
+    row.peer_project = peer.project;
+    row.peer_application = peer.application;
+    row.peer_network = peer.network;
+    row.peer_host = hosts[peer.host]!;
+    row.side = side === 0 ? 'client' : 'server';
+    const [tx, rx] = side === 0 ? [sent, answered] : [answered, sent];
+    row.tx_packets = tx.packets;
+    row.rx_packets = rx.packets;
+    row.tx_octets = tx.octets;
+    row.rx_octets = rx.octets;
+    row.drop_packets = flow.isDenied ? tx.packets : 0;
+    row.drop_octets = flow.isDenied ? row.tx_octets : 0;
+    row.verdict = flow.isDenied ? 'deny' : 'allow';
+    row.reason = flow.isDenied ? 'POLICY_DENY' : '';
+    row.rule_number = FIRST_RULE + 3 * flow.rule + (flow.isDenied ? 2 : side);
+    row.policy = own.application;
+    row.rule = `${own.application}/${flow.isDenied ? 'quarantine' : side === 0 ? 'out' : 'in'}`;
+    row.tunnel_peer = own.host === peer.host ? 0n : peer.encapAddress;
+    row.identity_source = 'document';
+    row.identity_confidence = 100;
+    row.connection = flow.id;
+    row.number = numbers[own.host]!++;
+  }
+
+  for (let tick = 0; ; tick++) {
+    const now = config.from + tick * TICK_US;
+    const slot = tick % INTERVAL_TICKS;
+    const flows = due[slot]!;
+    const old = flows.length;
+    due[slot] = [];
+    const fresh = Math.floor((tick + 1) * newATick) - Math.floor(tick * newATick);
+    for (let i = 0; i < fresh; i++) flows.push(open(now));
+    for (const [at, flow] of flows.entries()) {
+      const isFirst = at >= old;
+      const packets = Math.max(1, Math.round(random.logNormal(flow.service.packets, 0.9)));
+      const sent = moved(flow.isDenied ? Math.min(packets, 3) : packets, 150);
+      const answered = flow.isDenied ? NOTHING : moved(Math.max(1, Math.round(packets * (0.7 + random.unit()))), 500);
+      fill(flow, 0, now, isFirst, sent, answered);
+      yield [row, flow.sides[0].host];
+      if (flow.isDenied) continue;
+      fill(flow, 1, now, isFirst, sent, answered);
+      yield [row, flow.sides[1].host];
+      if (random.unit() < (isFirst ? LASTS : GOES_ON)) due[slot].push(flow);
     }
-    numbers.set(host, number);
-    const block = writer.finish();
-    made += count;
+  }
+}
+
+/** Messages of 2,000 rows as the agents' recorders make them, of at least `rows` rows in all. */
+export function* flowMessages(config: FlowDataConfig, rows: number): Generator<FlowMessage, void> {
+  const writers = Array.from({ length: config.hosts }, () => createBlockWriter(FLOW_COLUMNS));
+  const sequences = writers.map(() => 0);
+  const firstTimes = writers.map(() => 0);
+  let made = 0;
+  for (const [row, host] of flowRows(config)) {
+    const writer = writers[host]!;
+    if (writer.rows === 0) firstTimes[host] = row.start;
+    writer.appendRow(row);
+    if (writer.rows < MESSAGE_ROWS) continue;
     yield {
-      host,
-      rows: count,
-      block,
-      value: new Uint8Array(zstdCompressSync(block)),
+      host: row.host,
+      rows: writer.rows,
+      value: zstdCompressSync(writer.finish(), CHECKSUM),
       headers: {
         'content-type': 'application/vnd.clickhouse.native',
         'content-encoding': 'zstd',
-        rows: String(count),
-        host,
-        epoch: String(epoch),
-        'first-number': String(first),
-        'last-time': String(time),
+        'schema-version': String(FLOW_SCHEMA_VERSION),
+        rows: String(writer.rows),
+        'first-time': String(firstTimes[host]),
+        'last-time': String(row.time),
+        host: row.host,
+        epoch: String(row.epoch),
+        sequence: String(sequences[host]!++),
       },
     };
+    made += writer.rows;
+    writer.reset();
+    if (made >= rows) return;
   }
-}
-
-function openConnection(random: () => number, vms: readonly Vm[], local: readonly Vm[], time: number): Connection {
-  const own = local[Math.floor(local.length * random() ** 1.5)] as Vm;
-  const peer = vms[own.peers[Math.floor(own.peers.length * random() ** 2)] as number] as Vm;
-  const isClient = random() < 0.5;
-  return {
-    id: (BigInt(Math.floor(random() * 2 ** 32)) << 32n) | BigInt(Math.floor(random() * 2 ** 32)),
-    client: isClient ? own : peer,
-    server: isClient ? peer : own,
-    clientPort: 32_768 + Math.floor(random() * 28_232),
-    opened: time - Math.floor(random() * 1_500_000),
-    isDenied: random() < 0.02,
-    left: Math.ceil(logNormal(random, 2, 1)),
-  };
-}
-
-function rowOf(
-  random: () => number,
-  { id, client, server, clientPort, opened, isDenied }: Connection,
-  host: string,
-  time: number,
-  epoch: number,
-  number: number,
-): FlowRow {
-  const isClient = client.host === host;
-  const [own, peer] = isClient ? [client, server] : [server, client];
-  const packets = isDenied ? 0 : logNormal(random, 12, 1.2);
-  const answers = isDenied ? 0 : Math.max(1, Math.round(packets * (0.6 + random() * 0.8)));
-  const end = time - Math.floor(random() * 1_000_000);
-  return {
-    time,
-    start: Math.max(opened, end - Math.floor(random() * 4_000_000)),
-    end,
-    opened,
-    end_reason: random() < 0.6 ? 'active' : 'idle',
-    host,
-    endpoint: own.endpoint,
-    vm_uuid: own.uuid,
-    vm: own.name,
-    project: own.project,
-    application: own.application,
-    network: own.network,
-    vni: own.vni,
-    ethertype: 2048,
-    protocol: server.port === 53 ? 17 : 6,
-    local_address: own.address,
-    local_port: isClient ? clientPort : server.port,
-    peer_address: peer.address,
-    peer_port: isClient ? server.port : clientPort,
-    icmp_type: 0,
-    icmp_code: 0,
-    peer_endpoint: peer.endpoint,
-    peer_vm_uuid: peer.uuid,
-    peer_vm: peer.name,
-    peer_project: peer.project,
-    peer_application: peer.application,
-    peer_network: peer.network,
-    peer_host: peer.host,
-    side: isClient ? 'client' : 'server',
-    tx_octets: packets * (66 + Math.floor(random() * 700)),
-    tx_packets: packets,
-    rx_octets: answers * (66 + Math.floor(random() * 900)),
-    rx_packets: answers,
-    drop_octets: isDenied ? 74 : 0,
-    drop_packets: isDenied ? 1 : 0,
-    verdict: isDenied ? 'deny' : 'allow',
-    reason: isDenied ? 'DEFAULT_DENY' : '',
-    rule_number: isDenied ? 0 : 1_000 + (server.port % 97),
-    rule: isDenied ? '' : `${server.application}/from-${client.application}`,
-    policy: isDenied ? '' : server.application,
-    service_address: 0n,
-    service_port: 0,
-    translated_address: 0n,
-    tunnel_peer: peer.host === host ? 0n : peer.underlay,
-    process: '',
-    sampled_share: 1,
-    identity_source: 'document',
-    identity_confidence: 90,
-    connection: id,
-    epoch,
-    number,
-  };
 }

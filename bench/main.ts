@@ -13,6 +13,8 @@ const CASES: Readonly<Record<string, () => Promise<BenchCase>>> = {
   trace: async () => (await import('./cases/trace.ts')).trace,
   policy: async () => (await import('./cases/policy.ts')).policy,
   'tcp-counting': async () => (await import('./cases/tcp-counting.ts')).tcpCounting,
+  wire: async () => (await import('./cases/wire.ts')).wire,
+  disk: async () => (await import('./cases/disk.ts')).disk,
   memory: async () => (await import('./cases/memory.ts')).memory,
 };
 

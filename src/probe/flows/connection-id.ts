@@ -10,6 +10,8 @@ const FINAL_B = 0xc2b2ae35;
 let high = 0;
 let low = 0;
 
+type Tuple = Pick<Connection, 'ethertype' | 'protocol' | 'localAddress' | 'localPort' | 'peerAddress' | 'peerPort'>;
+
 const half = new Uint32Array(2);
 const whole = new BigUint64Array(half.buffer);
 
@@ -17,7 +19,7 @@ const whole = new BigUint64Array(half.buffer);
  * A 64-bit hash of address space, protocol and the two ends in ascending order, never 0: both sides of a connection get the same number, on whichever
  * host they are, with nothing exchanged. So it may change only together with the version of the flow schema.
  */
-export function connectionId(connection: Connection, space: string): bigint {
+export function connectionId(connection: Tuple, space: string): bigint {
   const { localAddress, localPort, peerAddress, peerPort } = connection;
   const isLower = localAddress === peerAddress ? localPort <= peerPort : localAddress < peerAddress;
   high = A;
