@@ -11,6 +11,7 @@ import { createKafkaBus } from './bus/kafka.ts';
 import { createCollector, DEFAULT_COLLECTOR_CONFIG } from './collector/collector.ts';
 import { registerCollectorMetrics } from './collector/metrics.ts';
 import { createChdbStore } from './collector/store/chdb-store.ts';
+import type { Retention } from './collector/store/migrations.ts';
 import { flowsQuery, type Talker, topTalkers } from './collector/store/queries.ts';
 import { insertTrace, tracesQuery } from './collector/store/traces.ts';
 import { type KafkaSettings, kafkaSettingsOf } from './config/kafka.ts';
@@ -28,13 +29,28 @@ export interface ServerDeps {
   readonly metrics: Registry;
 }
 
-const RETENTION_DAYS = 30;
 const QUERY_TIMEOUT_SECONDS = 30;
 /** A host whose agent has been silent for longer counts as gone. Agents speak every 5 s. */
 const ALIVE_MS = 15_000;
 const SAME_TROUBLE_MS = 30_000;
 
 type PartName = 'bus' | 'store' | 'collector' | 'control';
+
+function retentionOf(config: ServerConfig): Retention {
+  const { keepFlows, keepConnections, keepMinutes, keepHours, keepTraces, keepEvents } = config;
+  return {
+    flows: keepFlows,
+    connection_sides: keepConnections,
+    flows_1m: keepMinutes,
+    flows_1h: keepHours,
+    // The ledger is about as long as the sums are.
+    stored_1h: keepHours,
+    identities: keepEvents,
+    events: keepEvents,
+    observations: keepTraces,
+    traces: keepTraces,
+  };
+}
 
 /** The server: embedded bus and store, and by its role collector, control or both. Inert until `start`. */
 export function createServer(config: ServerConfig, { log, metrics }: ServerDeps) {
@@ -61,7 +77,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
   const busServer = embedded && createBusServer({}, { bus: embedded, log, metrics });
   const store = createChdbStore({
     directory: join(config.dataDir, 'store'),
-    retentionDays: RETENTION_DAYS,
+    retention: retentionOf(config),
     queryTimeoutSeconds: QUERY_TIMEOUT_SECONDS,
   });
   const collector = createCollector(DEFAULT_COLLECTOR_CONFIG, {

@@ -17,11 +17,11 @@ export const FLOW_COLUMNS = [
   {
     name: 'start',
     type: 'DateTime64(6)',
-    codec: 'Delta, ZSTD(1)',
+    codec: 'T64, ZSTD(1)',
     source: 'ipfix',
     doc: 'First packet of the interval.',
   },
-  { name: 'end', type: 'DateTime64(6)', codec: 'Delta, ZSTD(1)', source: 'ipfix', doc: 'Last packet of the interval.' },
+  { name: 'end', type: 'DateTime64(6)', codec: 'T64, ZSTD(1)', source: 'ipfix', doc: 'Last packet of the interval.' },
   {
     name: 'opened',
     type: 'DateTime64(6)',
@@ -318,7 +318,7 @@ export const FLOW_COLUMNS = [
   {
     name: 'number',
     type: 'UInt64',
-    codec: 'Delta, ZSTD(1)',
+    codec: 'T64, ZSTD(1)',
     source: 'agent',
     doc: 'Number of the row within that run, from 0 and without gaps: host, epoch and number name a row, and a gap shows a loss.',
   },

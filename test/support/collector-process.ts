@@ -5,7 +5,7 @@ import { createFileBus } from './file-bus.ts';
 
 /** A collector on a file bus and a chdb store: `node collector-process.ts <bus> <store>`. Says ready when its store is open; runs until it is killed. */
 const [busDirectory, storeDirectory] = process.argv.slice(2) as [string, string];
-const store = createChdbStore({ directory: storeDirectory, retentionDays: 0, queryTimeoutSeconds: 30 });
+const store = createChdbStore({ directory: storeDirectory, retention: {}, queryTimeoutSeconds: 30 });
 const collector = createCollector(
   { ...DEFAULT_COLLECTOR_CONFIG, lingerMs: 1, maxRows: 3_000 },
   {

@@ -18,7 +18,7 @@ let directory: string;
 let store: Store;
 
 const at = (where: string, retentionDays = 0): Store =>
-  createChdbStore({ directory: where, retentionDays, queryTimeoutSeconds: 3 });
+  createChdbStore({ directory: where, retention: { flows: retentionDays }, queryTimeoutSeconds: 3 });
 
 const ask = <Row>({ sql, params }: Query): Promise<Row[]> => store.query<Row>(sql, params);
 const count = async (): Promise<unknown> => (await store.query('SELECT count() AS n FROM sonde.flows'))[0]?.n;

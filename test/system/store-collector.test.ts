@@ -16,7 +16,7 @@ let store: Store;
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'sonde-collector-'));
   mkdirSync(join(folder, 'bus'));
-  store = createChdbStore({ directory: join(folder, 'store'), retentionDays: 0, queryTimeoutSeconds: 30 });
+  store = createChdbStore({ directory: join(folder, 'store'), retention: {}, queryTimeoutSeconds: 30 });
   await store.start();
 });
 

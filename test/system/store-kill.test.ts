@@ -110,7 +110,7 @@ describe('a collector that is killed again and again', () => {
     last.kill('SIGTERM');
     await once(last, 'exit');
 
-    const store = createChdbStore({ directory: join(folder, 'store'), retentionDays: 0, queryTimeoutSeconds: 30 });
+    const store = createChdbStore({ directory: join(folder, 'store'), retention: {}, queryTimeoutSeconds: 30 });
     await store.start();
     const found = await store.query(
       'SELECT count() AS count, uniqExact(connection) AS distinct, sum(tx_octets) AS octets FROM sonde.flows',

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { Session } from 'chdb';
 import { SondeError } from '../../model/errors.ts';
 import { insertError, queryError } from './chdb-errors.ts';
-import { migrate } from './migrations.ts';
+import { migrate, type Retention } from './migrations.ts';
 import { parseRows } from './result-rows.ts';
 import { literal, qualified } from './schema.ts';
 import type { InsertOptions, QueryParams, Store } from './store.ts';
@@ -12,8 +12,7 @@ import type { InsertOptions, QueryParams, Store } from './store.ts';
 export interface ChdbStoreConfig {
   /** Directory of this store alone; it is made where it is missing. One process at a time. */
   readonly directory: string;
-  /** Days after which rows expire; 0 keeps them. */
-  readonly retentionDays: number;
+  readonly retention: Retention;
   /** Seconds after which the engine gives a query up. */
   readonly queryTimeoutSeconds: number;
 }
@@ -111,7 +110,7 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
         const execute = async (sql: string): Promise<void> => {
           await fresh.writer.queryAsync(sql).catch((error) => Promise.reject(queryError(error, where)));
         };
-        await migrate({ execute, query }, where, config.retentionDays);
+        await migrate({ execute, query }, where, config.retention);
       } catch (error) {
         await this.stop();
         throw error;

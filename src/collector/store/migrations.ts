@@ -1,9 +1,15 @@
 import { SondeError } from '../../model/errors.ts';
+import { VIEWS } from './rollups.ts';
 import {
   columnDefinition,
   createTable,
+  createView,
   DATABASE,
   identifier,
+  literal,
+  localName,
+  onCluster,
+  type Placement,
   qualified,
   type StoredTable,
   TABLES,
@@ -16,70 +22,126 @@ export interface Engine {
   query<Row>(sql: string, params?: Readonly<Record<string, string | number>>): Promise<Row[]>;
 }
 
+/** Days that rows are kept, by table; 0 keeps them for ever. */
+export type Retention = Readonly<Record<string, number>>;
+
+/**
+ * From the version before to this one. `before` clears the way, then every table and view that is missing is made as schema.ts has it, then `after` takes the
+ * old rows over. Each may run again after a crash, so each is idempotent. Forward only: what was released is never changed. Columns that
+ * a table gains need no migration, see `addColumns`.
+ */
 interface Migration {
   readonly version: number;
   readonly name: string;
-  /** Each may run again after a crash, so each is idempotent. */
-  readonly statements: readonly string[];
+  readonly before?: (engine: Engine) => Promise<void>;
+  readonly after?: (engine: Engine) => Promise<void>;
 }
 
-/** Forward only: a line that was released is never changed. Columns that a table of schema.ts gains need no line, see `addColumns`. */
 export const MIGRATIONS: readonly Migration[] = [
+  { version: 1, name: 'flows, events, observations, traces' },
   {
-    version: 1,
-    name: 'flows, events, observations, traces',
-    statements: Object.values(TABLES).map(createTable),
+    version: 2,
+    name: 'flows in an order that compresses and answers from both ends; sums, connections, identities, ledger',
+    async before(engine) {
+      if (!(await exists(engine, 'flows_v1')) && (await exists(engine, 'flows')))
+        await engine.execute(`RENAME TABLE ${qualified('flows')} TO ${qualified('flows_v1')}`);
+    },
+    async after(engine) {
+      if (!(await exists(engine, 'flows_v1'))) return;
+      await takeOver(engine);
+      await engine.execute(`DROP TABLE ${qualified('flows_v1')}`);
+    },
   },
 ];
 
 const NEWEST = MIGRATIONS.at(-1)?.version ?? 0;
 
-/** Brings the schema to this program's version and the retention to `retentionDays`. Throws STORE_SCHEMA_NEWER and changes nothing when a newer program has been here. */
-export async function migrate(engine: Engine, where: string, retentionDays: number): Promise<void> {
-  await engine.execute(`CREATE DATABASE IF NOT EXISTS ${DATABASE}`);
+/**
+ * Day by day through the new table, so that its views see the old rows as well. Always in the same order and the same blocks: a day that was taken over
+ * before a crash is recognised by its token.
+ */
+async function takeOver(engine: Engine): Promise<void> {
+  const columns = (await columnsOf(engine, 'flows_v1')).filter((name) =>
+    TABLES.flows?.columns.some((column) => column.name === name),
+  );
+  const names = columns.map(identifier).join(', ');
+  const days = await engine.query<{ day: string }>(
+    `SELECT DISTINCT toString(toDate(time)) AS day FROM ${qualified('flows_v1')} ORDER BY day`,
+  );
+  for (const { day } of days)
+    await engine.execute(
+      `INSERT INTO ${qualified('flows')} (${names}) SETTINGS async_insert = 0, insert_deduplicate = 1, max_threads = 1, max_insert_threads = 1, max_block_size = 65536, insert_deduplication_token = ${literal(`migration 2 ${day}`)}
+SELECT ${names} FROM ${qualified('flows_v1')} WHERE toDate(time) = ${literal(day)} ORDER BY ${names}`,
+    );
+}
+
+/** Brings the schema to this program's version and the retention to what is asked for. Throws STORE_SCHEMA_NEWER and changes nothing when a newer program has been here. */
+export async function migrate(
+  engine: Engine,
+  where: string,
+  retention: Retention,
+  placement: Placement = {},
+): Promise<void> {
+  const versions = qualified('schema_migrations');
+  await engine.execute(`CREATE DATABASE IF NOT EXISTS ${DATABASE}${onCluster(placement)}`);
   await engine.execute(
-    `CREATE TABLE IF NOT EXISTS ${qualified('schema_migrations')}
+    `CREATE TABLE IF NOT EXISTS ${versions}${onCluster(placement)}
 (version UInt32, name String, applied DateTime64(6, 'UTC') DEFAULT now64(6)) ENGINE = MergeTree ORDER BY version`,
   );
-  const [row] = await engine.query<{ version: number }>(
-    `SELECT max(version) AS version FROM ${qualified('schema_migrations')}`,
-  );
+  const [row] = await engine.query<{ version: number }>(`SELECT max(version) AS version FROM ${versions}`);
   const found = row?.version ?? 0;
   if (found > NEWEST) throw new SondeError('STORE_SCHEMA_NEWER', { where, found, known: NEWEST });
-  for (const { version, name, statements } of MIGRATIONS) {
-    if (version <= found) continue;
-    for (const statement of statements) await engine.execute(statement);
+  const due = MIGRATIONS.filter(({ version }) => version > found);
+  if (found > 0) for (const { before } of due) await before?.(engine);
+  for (const table of Object.values(TABLES)) {
+    for (const statement of createTable(table, placement)) await engine.execute(statement);
+    await addColumns(engine, table, placement);
+    await setRetention(engine, table, retention[table.name] ?? 0, placement);
+  }
+  for (const view of VIEWS) await engine.execute(createView(view, placement));
+  for (const { version, name, after } of due) {
+    if (found > 0) await after?.(engine);
     await engine.execute(
-      `INSERT INTO ${qualified('schema_migrations')} (version, name) SETTINGS async_insert = 0 VALUES (${version}, '${name}')`,
+      `INSERT INTO ${versions} (version, name) SETTINGS async_insert = 0 VALUES (${version}, ${literal(name)})`,
     );
   }
-  for (const table of Object.values(TABLES)) {
-    await addColumns(engine, table);
-    await setRetention(engine, table, retentionDays);
-  }
+}
+
+async function exists(engine: Engine, table: string): Promise<boolean> {
+  return (await columnsOf(engine, table)).length > 0;
+}
+
+async function columnsOf(engine: Engine, table: string): Promise<string[]> {
+  const there = await engine.query<{ name: string }>(
+    'SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String} ORDER BY position',
+    { database: DATABASE, table },
+  );
+  return there.map(({ name }) => name);
 }
 
 /** Columns travel by name and are only ever added, so what a table lacks can be told from the table itself. */
-async function addColumns(engine: Engine, table: StoredTable): Promise<void> {
-  const there = await engine.query<{ name: string }>(
-    'SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String}',
-    { database: DATABASE, table: table.name },
-  );
-  const names = new Set(there.map(({ name }) => name));
-  for (const column of table.columns.filter(({ name }) => !names.has(name))) {
-    await engine.execute(
-      `ALTER TABLE ${qualified(table.name)} ADD COLUMN IF NOT EXISTS ${columnDefinition(column)} SETTINGS mutations_sync = 1`,
-    );
+async function addColumns(engine: Engine, table: StoredTable, placement: Placement): Promise<void> {
+  const tables = new Set([localName(table.name, placement), table.name]);
+  for (const name of tables) {
+    const names = new Set(await columnsOf(engine, name));
+    for (const column of table.columns.filter((one) => !names.has(one.name))) {
+      const definition =
+        name === tables.values().next().value ? columnDefinition(column) : `${identifier(column.name)} ${column.type}`;
+      await engine.execute(
+        `ALTER TABLE ${qualified(name)}${onCluster(placement)} ADD COLUMN IF NOT EXISTS ${definition} SETTINGS mutations_sync = 1`,
+      );
+    }
   }
 }
 
-async function setRetention(engine: Engine, table: StoredTable, days: number): Promise<void> {
+async function setRetention(engine: Engine, table: StoredTable, days: number, placement: Placement): Promise<void> {
+  const local = localName(table.name, placement);
   const [found] = await engine.query<{ engine_full: string }>(
     'SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {table:String}',
-    { database: DATABASE, table: table.name },
+    { database: DATABASE, table: local },
   );
   const now = / TTL (.*?) SETTINGS /.exec(found?.engine_full ?? '')?.[1];
-  const name = qualified(table.name);
+  const name = `${qualified(local)}${onCluster(placement)}`;
   if (days === 0 && now !== undefined) await engine.execute(`ALTER TABLE ${name} REMOVE TTL`);
   if (days > 0 && now !== ttlExpression(table.time, days))
     await engine.execute(`ALTER TABLE ${name} MODIFY TTL toDateTime(${identifier(table.time)}) + INTERVAL ${days} DAY`);

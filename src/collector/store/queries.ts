@@ -121,3 +121,63 @@ FROM ${qualified('flows')} ${clause} AND NOT ${REPEATED}`,
     params,
   };
 }
+
+export interface PeersRequest {
+  readonly vm: string;
+  /** Milliseconds since the epoch, UTC. */
+  readonly since: number;
+  readonly until?: number;
+  readonly limit?: number;
+  /** raw: exact to the microsecond. rollup: whole minutes, or beyond two days whole hours, in which `since` and `until` lie. */
+  readonly by: 'raw' | 'rollup';
+}
+
+/** A line of `peersOf`: what the VM exchanged with one other. */
+export interface Peer {
+  readonly peer: string;
+  readonly octets: number;
+  readonly tx_octets: number;
+  readonly rx_octets: number;
+  readonly packets: number;
+  readonly dropped_packets: number;
+  /** Connections by number, estimated where it is by rollup. */
+  readonly connections: number;
+}
+
+const HOUR_MS = 3_600_000;
+const MINUTES_BELOW_MS = 48 * HOUR_MS;
+
+/** "VM X, last 24 h, by peer": as the VM's own side counted. */
+export function peersOf({ vm, since, until, limit = 100, by }: PeersRequest): Query {
+  const span = (until ?? Date.now()) - since;
+  const [table, bucket, connections] =
+    by === 'raw'
+      ? ['flows', undefined, 'uniqExact(connection)']
+      : span < MINUTES_BELOW_MS
+        ? ['flows_1m', 'toStartOfMinute', 'uniqMerge(sums.connections)']
+        : ['flows_1h', 'toStartOfHour', 'uniqMerge(sums.connections)'];
+  const moment = (name: string): string => {
+    const exact = `fromUnixTimestamp64Milli({${name}:Int64}, 'UTC')`;
+    return bucket === undefined ? exact : `${bucket}(${exact})`;
+  };
+  return {
+    sql: `SELECT peer_vm AS peer, sum(sums.tx_octets + sums.rx_octets) AS octets, sum(sums.tx_octets) AS tx_octets, sum(sums.rx_octets) AS rx_octets,
+sum(tx_packets + rx_packets) AS packets, sum(drop_packets) AS dropped_packets, ${connections} AS connections
+FROM ${qualified(table)} AS sums WHERE vm = {vm:String} AND time >= ${moment('since')}${until === undefined ? '' : ` AND time < fromUnixTimestamp64Milli({until:Int64}, 'UTC')`}
+GROUP BY peer ORDER BY octets DESC, peer LIMIT {limit:UInt32}`,
+    params: { vm, since: Math.trunc(since), limit: limitOf(limit), ...(until === undefined ? {} : { until }) },
+  };
+}
+
+/** Who was behind an endpoint or an address at a time (milliseconds since the epoch, UTC): the newest that is known to have been there before. */
+export function identityAt({ who, at }: { readonly who: string; readonly at: number }): Query {
+  const isAddress = isIP(who) !== 0;
+  return {
+    sql: `SELECT endpoint, vm, vm_uuid, project, application, network, host, ${address('address')} AS address, min(identities.first) AS first, max(identities.last) AS last
+FROM ${qualified('identities')} AS identities
+WHERE ${isAddress ? 'identities.address = toIPv6({who:String})' : '{who:String} IN (endpoint, vm, vm_uuid)'}
+GROUP BY endpoint, vm, vm_uuid, project, application, network, host, identities.address
+HAVING first <= fromUnixTimestamp64Milli({at:Int64}, 'UTC') ORDER BY first DESC LIMIT 1 BY endpoint LIMIT 100`,
+    params: { who, at: Math.trunc(at) },
+  };
+}

@@ -1,4 +1,5 @@
 import { FLOW_COLUMNS } from '../../model/flow.ts';
+import { ROLLUP_TABLES } from './rollups.ts';
 
 export const DATABASE = 'sonde';
 
@@ -11,10 +12,33 @@ export interface StoredColumn {
 
 export interface StoredTable {
   readonly name: string;
+  /** Default MergeTree. */
+  readonly engine?: 'MergeTree' | 'AggregatingMergeTree' | 'ReplacingMergeTree';
   readonly columns: readonly StoredColumn[];
-  /** The column whose day is the partition. */
+  /** The column that says when a row expires, and whose day (or month) is the partition. */
   readonly time: string;
+  readonly partition?: 'day' | 'month';
+  /** Expressions over columns. */
   readonly orderBy: readonly string[];
+  /** Where the index need not hold the whole order. */
+  readonly primaryKey?: readonly string[];
+  /** As `name (SELECT …)`. */
+  readonly projections?: readonly string[];
+}
+
+/** Fills `target` from what is inserted into `source`. */
+export interface StoredView {
+  readonly name: string;
+  readonly source: string;
+  readonly target: string;
+  /** Without FROM and GROUP BY. */
+  readonly select: string;
+  readonly groupBy: readonly string[];
+}
+
+/** Where the tables are: in one engine, or on all servers of a cluster, by its name in the servers' configuration. */
+export interface Placement {
+  readonly cluster?: string;
 }
 
 const TIME = { type: "DateTime64(6, 'UTC')", codec: 'Delta, ZSTD(1)' } as const;
@@ -56,25 +80,31 @@ export const TRACE_COLUMNS = [
 /** Times without a zone would be printed in the server's own. */
 const inUtc = (type: string): string => type.replace(/^DateTime64\((\d)\)$/, "DateTime64($1, 'UTC')");
 
-export const TABLES = {
+export const BASE_TABLES = {
   flows: {
     name: 'flows',
     columns: FLOW_COLUMNS.map(({ name, type, codec }) => ({ name, type: inUtc(type), codec })),
     time: 'time',
-    // Nearly every question is about one VM and a span of time.
-    orderBy: ['vm', 'time'],
+    // Nearly every question is about one VM and a span of time; within these, rows of one connection lie together and compress.
+    orderBy: ['vm', 'toStartOfFiveMinutes(time)', 'peer_vm', 'local_port', 'peer_port', 'connection', 'time'],
+    primaryKey: ['vm', 'toStartOfFiveMinutes(time)', 'peer_vm'],
+    // The same question from the other end. Only positions are kept in this second order, not the rows again.
+    projections: ['by_peer (SELECT _part_offset ORDER BY peer_vm, time)'],
   },
   events: { name: 'events', columns: EVENT_COLUMNS, time: 'time', orderBy: ['host', 'time'] },
   observations: { name: 'observations', columns: OBSERVATION_COLUMNS, time: 'time', orderBy: ['number', 'time'] },
   traces: { name: 'traces', columns: TRACE_COLUMNS, time: 'time', orderBy: ['time'] },
 } as const satisfies Record<string, StoredTable>;
 
+export const TABLES: Readonly<Record<string, StoredTable>> = { ...BASE_TABLES, ...ROLLUP_TABLES };
+
 /**
  * Settings of every table. The deduplication window holds the tokens of the last inserts, of which only those that were under way in a crash are tried again; a part is on
  * the disk before its insert is confirmed, since the bus forgets what was; parts expire as a whole, a day at a time.
  */
-const SETTINGS =
-  'non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1';
+const SETTINGS = 'fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1';
+/** Replicated tables have their window by default. */
+const WINDOW = 'non_replicated_deduplication_window = 1000';
 
 export const identifier = (name: string): string => `\`${name.replace(/[`\\]/g, '\\$&')}\``;
 
@@ -83,13 +113,50 @@ export const literal = (text: string): string => `'${text.replace(/['\\]/g, '\\$
 
 export const qualified = (table: string): string => `${DATABASE}.${identifier(table)}`;
 
+export const onCluster = ({ cluster }: Placement): string =>
+  cluster === undefined ? '' : ` ON CLUSTER ${identifier(cluster)}`;
+
+/** The table that holds rows on this server: on a cluster `flows` is the way to `flows_local` of all servers. */
+export const localName = (name: string, { cluster }: Placement): string =>
+  cluster === undefined ? name : `${name}_local`;
+
 export function columnDefinition({ name, type, codec }: StoredColumn): string {
   return `${identifier(name)} ${type}${codec === undefined ? '' : ` CODEC(${codec})`}`;
 }
 
-export function createTable({ name, columns, time, orderBy }: StoredTable): string {
-  return `CREATE TABLE IF NOT EXISTS ${qualified(name)} (${columns.map(columnDefinition).join(', ')})
-ENGINE = MergeTree PARTITION BY toDate(${identifier(time)}) ORDER BY (${orderBy.map(identifier).join(', ')}) SETTINGS ${SETTINGS}`;
+const expression = (text: string): string => (/^\w+$/.test(text) ? identifier(text) : text);
+
+/** Statements that make a table where it is missing. */
+export function createTable(table: StoredTable, placement: Placement = {}): string[] {
+  const { name, engine = 'MergeTree', columns, time, partition = 'day', orderBy, primaryKey, projections = [] } = table;
+  const { cluster } = placement;
+  const parts = [...columns.map(columnDefinition), ...projections.map((one) => `PROJECTION ${one}`)];
+  // {uuid} gives each making of the table a path of its own in the coordination service.
+  const family =
+    cluster === undefined ? `${engine}` : `Replicated${engine}('/clickhouse/tables/{uuid}/{shard}', '{replica}')`;
+  const local = `CREATE TABLE IF NOT EXISTS ${qualified(localName(name, placement))}${onCluster(placement)} (${parts.join(', ')})
+ENGINE = ${family} PARTITION BY ${partition === 'day' ? 'toDate' : 'toYYYYMM'}(${identifier(time)}) ORDER BY (${orderBy.map(expression).join(', ')})
+${primaryKey === undefined ? '' : `PRIMARY KEY (${primaryKey.map(expression).join(', ')}) `}SETTINGS ${cluster === undefined ? `${WINDOW}, ` : ''}${SETTINGS}`;
+  if (cluster === undefined) return [local];
+  return [
+    local,
+    `CREATE TABLE IF NOT EXISTS ${qualified(name)}${onCluster(placement)} AS ${qualified(localName(name, placement))}
+ENGINE = Distributed(${identifier(cluster)}, ${DATABASE}, ${identifier(localName(name, placement))}, ${shardingKey(columns)})`,
+  ];
+}
+
+/**
+ * Both sides of a connection are on one server, so that they are joined there. It depends on the row alone: what is inserted again comes to the same servers in the same
+ * blocks, and their tokens recognise it.
+ */
+function shardingKey(columns: readonly StoredColumn[]): string {
+  if (columns.some(({ name, type }) => name === 'connection' && type === 'UInt64')) return 'connection';
+  return `cityHash64(${identifier(columns.find(({ type }) => type.includes('String'))?.name ?? (columns[0] as StoredColumn).name)})`;
+}
+
+export function createView({ name, source, target, select, groupBy }: StoredView, placement: Placement = {}): string {
+  return `CREATE MATERIALIZED VIEW IF NOT EXISTS ${qualified(name)}${onCluster(placement)} TO ${qualified(localName(target, placement))} AS
+${select} FROM ${qualified(localName(source, placement))} AS ${identifier(source)} GROUP BY ${groupBy.map(identifier).join(', ')}`;
 }
 
 /** The TTL as the engine prints it back, so that one can tell whether it changed. */
