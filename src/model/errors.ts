@@ -314,6 +314,11 @@ export const ERRORS = {
     says: 'The store at {where} cannot answer the query: {why}.',
     do: 'Correct the query.',
   },
+  STORE_QUERY_REFUSED: {
+    status: 403,
+    says: 'The store at {where} does not answer this statement: {why}.',
+    do: 'Ask with one SELECT. What changes tables goes by the server itself.',
+  },
   STORE_QUERY_TIMEOUT: {
     status: 504,
     says: 'The store at {where} gave up a query: {why}.',

@@ -75,5 +75,5 @@ export function queryError(error: unknown, where: string): SondeError {
   const engine = engineError(error);
   if (isDiskFull(engine, error)) return new SondeError('STORE_DISK_FULL', { where }, { cause: error });
   const code = engine.number === TIMEOUT_EXCEEDED ? 'STORE_QUERY_TIMEOUT' : 'STORE_QUERY_FAILED';
-  return new SondeError(code, { where, why: engine.message }, { cause: error });
+  return new SondeError(code, { where, why: engine.message, number: engine.number }, { cause: error });
 }

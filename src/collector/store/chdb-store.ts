@@ -5,9 +5,10 @@ import { Session } from 'chdb';
 import { SondeError } from '../../model/errors.ts';
 import { insertError, queryError } from './chdb-errors.ts';
 import { migrate, type Retention } from './migrations.ts';
+import { parseLooking } from './read-only.ts';
 import { parseRows } from './result-rows.ts';
 import { literal, qualified } from './schema.ts';
-import type { InsertOptions, QueryParams, Store } from './store.ts';
+import type { InsertOptions, QueryParams, RawOptions, RawResult, Store } from './store.ts';
 
 export interface ChdbStoreConfig {
   /** Directory of this store alone; it is made where it is missing. One process at a time. */
@@ -32,6 +33,11 @@ const ONE_BLOCK = [
   'min_insert_block_size_bytes = 4000000000',
 ].join(', ');
 
+/** Connections for other people's statements, so that one long query does not hold up the next. */
+const GUESTS = 2;
+/** An answer is held in memory as a whole. */
+const MOST_RESULT_OCTETS = 512 * 1024 * 1024;
+
 /**
  * The engine in this process. Its calls run on libuv's thread pool, so the event loop stays free; a connection answers one call at a time, so
  * writes and reads have a connection each, and calls queue here instead of filling the pool that files and names need too.
@@ -42,7 +48,9 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
   const incoming = join(where, 'incoming');
   const writes = createQueue();
   const reads = createQueue();
-  let sessions: { readonly writer: Session; readonly reader: Session } | undefined;
+  const guests = Array.from({ length: GUESTS }, createQueue);
+  let turn = 0;
+  let sessions: { readonly writer: Session; readonly reader: Session; readonly guests: readonly Session[] } | undefined;
 
   function opened() {
     if (sessions === undefined) throw new SondeError('STORE_STOPPED', { where });
@@ -54,7 +62,11 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
     const held = await holder(data);
     if (held !== undefined) throw new SondeError('STORE_IN_USE', { where, process: held });
     try {
-      return { writer: new Session(data), reader: new Session(data) };
+      return {
+        writer: new Session(data),
+        reader: new Session(data),
+        guests: guests.map(() => new Session(data)),
+      };
     } catch (error) {
       // Between our look and the engine's lock another process may have come.
       const rival = await holder(data);
@@ -102,7 +114,25 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
     });
   }
 
+  async function raw(text: string, { format, params = {} }: RawOptions): Promise<RawResult> {
+    const statement = parseLooking(text);
+    if (typeof statement === 'string') throw new SondeError('STORE_QUERY_REFUSED', { where, why: statement });
+    const lane = turn++ % GUESTS;
+    return (guests[lane] as ReturnType<typeof createQueue>)(async () => {
+      const session = opened().guests[lane] as Session;
+      const chosen = statement.format ?? format;
+      try {
+        const result = await session.queryBindAsync(statement.sql, params, { format: chosen });
+        const { rowsRead, bytesRead, elapsed } = result;
+        return { format: chosen, bytes: result.bytes(), rowsRead, bytesRead, elapsedSeconds: elapsed };
+      } catch (error) {
+        throw queryError(error, where);
+      }
+    });
+  }
+
   return {
+    raw,
     async start() {
       const fresh = await openSessions();
       sessions = fresh;
@@ -111,6 +141,11 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
           await fresh.writer.queryAsync(sql).catch((error) => Promise.reject(queryError(error, where)));
         };
         await migrate({ execute, query }, where, config.retention);
+        // For good: the engine refuses to leave this mode, and refuses every other setting of a statement in it.
+        for (const guest of fresh.guests)
+          await guest.queryAsync(
+            `SET max_execution_time = ${config.queryTimeoutSeconds}, max_result_bytes = ${MOST_RESULT_OCTETS}, readonly = 1`,
+          );
       } catch (error) {
         await this.stop();
         throw error;
@@ -119,7 +154,8 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
     async stop() {
       const closing = sessions;
       sessions = undefined;
-      await Promise.all([writes(async () => {}), reads(async () => {})]);
+      await Promise.all([writes, reads, ...guests].map((queue) => queue(async () => {})));
+      for (const guest of closing?.guests ?? []) guest.close();
       closing?.reader.close();
       closing?.writer.close();
     },

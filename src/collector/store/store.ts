@@ -14,6 +14,22 @@ export interface InsertOptions {
   readonly compression: 'zstd' | 'none';
 }
 
+export interface RawOptions {
+  /** A format of ClickHouse, as JSONEachRow, Native or Parquet; a FORMAT clause of the statement goes before it. */
+  readonly format: string;
+  /** Values of placeholders, as text. */
+  readonly params?: Readonly<Record<string, string>>;
+}
+
+/** What a statement answered, octet for octet. */
+export interface RawResult {
+  readonly format: string;
+  readonly bytes: Uint8Array;
+  readonly rowsRead: number;
+  readonly bytesRead: number;
+  readonly elapsedSeconds: number;
+}
+
 /** ClickHouse's engine, embedded or a server, with the tables of schema.ts in database `sonde`. */
 export interface Store {
   /** Opens the store and brings its schema up to date. Throws STORE_* errors that say what is wrong with the directory. */
@@ -25,6 +41,11 @@ export interface Store {
    * Throws STORE_DATA_REFUSED when the bytes are at fault (trying again is no use), another STORE_* error when the store is.
    */
   insertNative(table: string, chunks: readonly Uint8Array[], options: InsertOptions): Promise<number>;
+  /**
+   * One statement of somebody else's, in the engine's read-only mode: it sees tables, and changes nothing, here or on any disk or host.
+   * Throws STORE_QUERY_REFUSED, STORE_QUERY_FAILED (`number` is the engine's own) or STORE_QUERY_TIMEOUT.
+   */
+  raw(sql: string, options: RawOptions): Promise<RawResult>;
   /**
    * Rows as objects. 64-bit integers are numbers where they are safe integers and decimal text beyond; times are ISO 8601 in UTC.
    * Throws STORE_QUERY_FAILED or STORE_QUERY_TIMEOUT.
