@@ -254,6 +254,30 @@ export function busConformance(name: string, make: (topics: Record<string, Topic
       await consumer.stop();
     });
 
+    it('lets one group read several topics, with a position in each', async () => {
+      const topics = [`test.${randomUUID()}`, `test.${randomUUID()}`] as const;
+      const under = await make({ [topics[0]]: PLAIN, [topics[1]]: PLAIN });
+      open.push(under);
+      const bus = await under.connect();
+      const taken = new Map<string, number[]>(topics.map((topic) => [topic, []]));
+      for (const topic of topics)
+        await bus.consume(
+          { topic, group: 'g' },
+          {
+            onMessages: (_, batch) => void taken.get(topic)?.push(...batch.map(({ value }) => Number(text(value)))),
+          },
+        );
+      const numbers = Array.from({ length: 40 }, (_, i) => i);
+      for (const topic of topics)
+        await bus.produce(
+          topic,
+          numbers.map((i) => message(`k${i}`, `${i}`)),
+        );
+      await eventually(() => {
+        for (const topic of topics) expect(taken.get(topic)?.toSorted((a, b) => a - b)).toEqual(numbers);
+      });
+    });
+
     it('hands a group on at the last commit, with its metadata', async () => {
       const { topic, bus, under } = await setUp({ ...PLAIN, partitions: 1 });
       await bus.produce(

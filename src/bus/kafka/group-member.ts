@@ -33,6 +33,8 @@ export function startGroupMember(
   handlers: ConsumerHandlers,
   deps: GroupMemberDeps,
 ): Consumer {
+  // Members of a group of Kafka have one subscription. Here a group may read several topics, each with members of its own.
+  const groupId = `${group}.${topic}`;
   const stopping = new AbortController();
   const { signal } = stopping;
   let consumer: KafkaConsumer | undefined;
@@ -53,7 +55,7 @@ export function startGroupMember(
 
   async function committed(partition: number): Promise<Assignment> {
     await leaving.get(partition);
-    const [answer] = await (await deps.admin()).fetchOffsets({ groupId: group, topics: [topic] });
+    const [answer] = await (await deps.admin()).fetchOffsets({ groupId, topics: [topic] });
     const at = answer?.partitions.find((one) => one.partition === partition);
     return { partition, offset: Math.max(0, Number(at?.offset ?? 0)), metadata: at?.metadata ?? '' };
   }
@@ -91,7 +93,7 @@ export function startGroupMember(
   /** One consumer's life; resolves with why it ended. */
   async function live(): Promise<'stop' | 'crash' | 'stall'> {
     const fresh = kafka.consumer({
-      groupId: group,
+      groupId,
       sessionTimeout: SESSION_MS,
       rebalanceTimeout: REBALANCE_MS,
       heartbeatInterval: 1_000,
