@@ -15,6 +15,7 @@ const CASES: Readonly<Record<string, () => Promise<BenchCase>>> = {
   'tcp-counting': async () => (await import('./cases/tcp-counting.ts')).tcpCounting,
   wire: async () => (await import('./cases/wire.ts')).wire,
   disk: async () => (await import('./cases/disk.ts')).disk,
+  collector: async () => (await import('./cases/collector.ts')).collector,
   memory: async () => (await import('./cases/memory.ts')).memory,
 };
 

@@ -1,0 +1,65 @@
+/**
+ * A collector by itself: `node collector-process.ts <orders as JSON>`. Takes so many rows from the bus, and prints what that cost it as JSON.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createCollector, DEFAULT_COLLECTOR_CONFIG } from '../src/collector/collector.ts';
+import type { Store } from '../src/collector/store/store.ts';
+import { BENCH_LOG, type BusPlace, createBenchBus } from './bench-bus.ts';
+import { createBenchStore } from './engine.ts';
+
+export interface CollectorOrders {
+  readonly bus: BusPlace;
+  /** Consumer group: each run reads all rows anew. */
+  readonly group: string;
+  /** null: rows are counted and forgotten, so that what is left is the collector's own work. */
+  readonly store: string | null;
+  readonly rows: number;
+  /** Rows in each message. */
+  readonly messageRows: number;
+}
+
+/** CPU time of the process from the first message on, all its threads. */
+export interface CollectorCost {
+  readonly rows: number;
+  readonly inserts: number;
+  readonly cpuMicros: number;
+  readonly wallMs: number;
+}
+
+const {
+  bus: place,
+  group,
+  store: directory,
+  rows,
+  messageRows,
+} = JSON.parse(process.argv[2] as string) as CollectorOrders;
+const store: Pick<Store, 'start' | 'stop' | 'insertNative'> =
+  directory === null
+    ? { async start() {}, async stop() {}, insertNative: async (_, chunks) => chunks.length * messageRows }
+    : createBenchStore(directory);
+const bus = createBenchBus(place);
+const collector = createCollector(
+  { ...DEFAULT_COLLECTOR_CONFIG, group },
+  {
+    bus,
+    store,
+    onFailure: (error) => BENCH_LOG.warn('an insert failed', String(error)),
+  },
+);
+await store.start();
+await bus.start();
+const before = process.cpuUsage();
+const from = performance.now();
+await collector.start();
+while (collector.counts.rows < rows) await sleep(5);
+const { user, system } = process.cpuUsage(before);
+const cost: CollectorCost = {
+  rows: collector.counts.rows,
+  inserts: collector.counts.inserts,
+  cpuMicros: user + system,
+  wallMs: performance.now() - from,
+};
+process.stdout.write(`${JSON.stringify(cost)}\n`);
+await collector.stop();
+await bus.stop();
+await store.stop();
