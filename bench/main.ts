@@ -16,6 +16,7 @@ const CASES: Readonly<Record<string, () => Promise<BenchCase>>> = {
   wire: async () => (await import('./cases/wire.ts')).wire,
   disk: async () => (await import('./cases/disk.ts')).disk,
   collector: async () => (await import('./cases/collector.ts')).collector,
+  visible: async () => (await import('./cases/visible.ts')).visible,
   memory: async () => (await import('./cases/memory.ts')).memory,
 };
 
