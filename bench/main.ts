@@ -17,6 +17,7 @@ const CASES: Readonly<Record<string, () => Promise<BenchCase>>> = {
   disk: async () => (await import('./cases/disk.ts')).disk,
   collector: async () => (await import('./cases/collector.ts')).collector,
   visible: async () => (await import('./cases/visible.ts')).visible,
+  query: async () => (await import('./cases/query.ts')).query,
   memory: async () => (await import('./cases/memory.ts')).memory,
 };
 
