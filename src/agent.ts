@@ -15,6 +15,7 @@ import { COLLECTOR_SET } from './model/datapath.ts';
 import { SondeError } from './model/errors.ts';
 import { createRecorder } from './probe/flows/recorder.ts';
 import { createDirectory, type Directory } from './probe/identity/directory.ts';
+import { createLedger } from './probe/ledger.ts';
 import { registerProbeMetrics } from './probe/metrics.ts';
 import { createIpfixSource } from './probe/sources/ipfix.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
@@ -37,6 +38,8 @@ const RECORDER = { holdUs: 1_000_000, idleUs: 120_000_000, blockRows: 2000, tick
 const IPFIX_MAX_FLOWS = 1_000_000;
 const RECEIVE_BUFFER_OCTETS = 8 * 1024 * 1024;
 const HEARTBEAT_MS = 5000;
+/** How often the agent tells the ledger what it has seen. Reports are cumulative. */
+const REPORT_MS = 15_000;
 const RETRY_MS = 2000;
 const SAME_TROUBLE_MS = 30_000;
 
@@ -59,9 +62,21 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       },
     },
   );
+  /** Names this run in flow rows and in the ledger. */
+  const epoch = Date.now() * 1000;
+  const ledger = createLedger({ host: config.host, epoch });
   const spool = createSpool(
     { directory: join(config.stateDir, 'spool'), maxOctets: config.spoolMax },
-    { produce: bus.produce, log, metrics },
+    {
+      produce: bus.produce,
+      log,
+      metrics,
+      onDropped(reason, headers) {
+        for (const { epoch: of, hour, rows } of headers)
+          if (of !== undefined)
+            ledger.drop({ stage: 'spool', reason, epoch: Number(of), hour: Number(hour), rows: Number(rows) });
+      },
+    },
   );
   let directory: Directory = createDirectory({ ports: [], endpoints: [], routerOf: () => undefined });
   let stops: (() => Promise<void> | void)[] = [];
@@ -132,11 +147,12 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       refreshDirectory();
 
       const recorder = createRecorder(
-        { host: config.host, encapAddress: encap, ...RECORDER },
+        { host: config.host, epoch, encapAddress: encap, ...RECORDER },
         {
           directory: () => directory,
           rule: world.rule,
           deliver: ({ value, headers }) => spool.append('sonde.flows', { key: config.host, value, headers }),
+          ledger,
           now: () => Date.now() * 1000,
           onError: (error, rows) => trouble.error('recorder', { error, rows }, 'flow rows could not be kept'),
         },
@@ -144,9 +160,19 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       const { ipfix, address } = await listenForIpfix(recorder.add);
       registerProbeMetrics(metrics, ipfix, recorder);
       recorder.start();
+      const report = (): Promise<void> => {
+        const { rows: spoolRows } = spool.depth();
+        const said = ledger.report(Date.now() * 1000, { spoolRows, lostRecords: ipfix.counts().lost });
+        return spool
+          .append('sonde.events', { key: config.host, value: Buffer.from(JSON.stringify(said)) })
+          .catch((error) => trouble.warn('ledger', { error }, 'a report for the ledger could not be kept'));
+      };
+      const reports = setInterval(report, REPORT_MS);
       stops.push(async () => {
+        clearInterval(reports);
         await ipfix.stop();
         await recorder.stop();
+        await report();
       });
       const exporter = {
         collectorSet: COLLECTOR_SET,

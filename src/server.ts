@@ -3,21 +3,27 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { createApi } from './api/api.ts';
+import { createClickhouseFace } from './api/clickhouse-face.ts';
 import type { ApiDeps, ControlDeps, QueryDeps } from './api/deps.ts';
 import type { HostView } from './api/schemas.ts';
 import { createBusServer } from './bus/bus-server.ts';
 import { createEmbeddedBus } from './bus/embedded.ts';
 import { createKafkaBus } from './bus/kafka.ts';
 import { createCollector, DEFAULT_COLLECTOR_CONFIG } from './collector/collector.ts';
+import { createLedgerMetrics } from './collector/ledger-metrics.ts';
 import { registerCollectorMetrics } from './collector/metrics.ts';
 import { createChdbStore } from './collector/store/chdb-store.ts';
+import { connectionsQuery } from './collector/store/connections.ts';
+import { exportFlows } from './collector/store/export.ts';
+import { readLedger } from './collector/store/ledger.ts';
 import type { Retention } from './collector/store/migrations.ts';
-import { flowsQuery, type Talker, topTalkers } from './collector/store/queries.ts';
+import { flowsQuery, peersOf, type Talker, topTalkers } from './collector/store/queries.ts';
 import { insertTrace, tracesQuery } from './collector/store/traces.ts';
 import { type KafkaSettings, kafkaSettingsOf } from './config/kafka.ts';
 import type { ServerConfig } from './config/load.ts';
 import { createApplier } from './control/intents/applier.ts';
 import { createWorld } from './control/world.ts';
+import type { Connection, Peer } from './model/connection.ts';
 import type { HostStatus } from './model/host.ts';
 import type { FinishedTrace } from './model/trace.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
@@ -33,6 +39,7 @@ const QUERY_TIMEOUT_SECONDS = 30;
 /** A host whose agent has been silent for longer counts as gone. Agents speak every 5 s. */
 const ALIVE_MS = 15_000;
 const SAME_TROUBLE_MS = 30_000;
+const LEDGER_MS = 60_000;
 
 type PartName = 'bus' | 'store' | 'collector' | 'control';
 
@@ -45,6 +52,7 @@ function retentionOf(config: ServerConfig): Retention {
     flows_1h: keepHours,
     // The ledger is about as long as the sums are.
     stored_1h: keepHours,
+    ledger_1h: keepHours,
     identities: keepEvents,
     events: keepEvents,
     observations: keepTraces,
@@ -142,6 +150,17 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
       const { sql, params } = topTalkers(request);
       return store.query<Talker>(sql, params);
     },
+    sql: (sql, options) => store.raw(sql, options),
+    async connections(filter) {
+      const { sql, params } = connectionsQuery(filter);
+      return store.query<Connection>(sql, params);
+    },
+    async peers(request) {
+      const { sql, params } = peersOf(request);
+      return store.query<Peer>(sql, params);
+    },
+    exportFlows: (filter, format) => exportFlows(store, filter, format),
+    ledger: (request) => readLedger(store, { ...request, now: Date.now() }),
     findTrace: async (id) => (await readTraces({ id, limit: 1 }))[0],
     listTraces: (filter) => readTraces(filter),
   };
@@ -161,6 +180,23 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     now: Date.now,
   };
   const api = createApi({ listen: config.listen, listenUnix: config.listenUnix, token: config.token }, apiDeps);
+
+  const face =
+    config.clickhouseListen === undefined || !hasCollector
+      ? undefined
+      : createClickhouseFace(
+          { listen: config.clickhouseListen, token: config.token },
+          { raw: store.raw, log, metrics },
+        );
+  const ledgerMetrics = createLedgerMetrics(
+    { everyMs: LEDGER_MS, hours: 24 },
+    {
+      read: (since) => readLedger(store, { since, now: Date.now() }),
+      now: Date.now,
+      metrics,
+      onFailure: (error) => trouble.warn('ledger', { error }, 'the ledger could not be read'),
+    },
+  );
 
   return {
     get addresses(): readonly string[] {
@@ -183,6 +219,8 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
       if (hasCollector) {
         await collector.start();
         isReady('collector');
+        await face?.start();
+        ledgerMetrics.start();
       }
       if (hasControl) {
         await world.start();
@@ -194,6 +232,8 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     },
     async stop(): Promise<void> {
       await busServer?.stop();
+      await ledgerMetrics.stop();
+      await face?.stop();
       await api.stop();
       if (hasControl) {
         await traces.stop();

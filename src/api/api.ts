@@ -18,6 +18,8 @@ import { documentRoutes } from './routes/documents.ts';
 import { flowRoutes } from './routes/flows.ts';
 import { networkRoutes } from './routes/network.ts';
 import { operationRoutes } from './routes/operation.ts';
+import { sqlRoutes } from './routes/sql.ts';
+import { storedRoutes } from './routes/stored.ts';
 import { storedTraceRoutes, traceRoute } from './routes/traces.ts';
 import { ErrorBody } from './schemas.ts';
 import { compileValidator } from './validation.ts';
@@ -118,6 +120,8 @@ export function createApi(config: ApiConfig, deps: ApiDeps): Api {
     }
     if (queries !== undefined) {
       scope.register(flowRoutes(queries, deps.now));
+      scope.register(storedRoutes(queries, deps.now));
+      scope.register(sqlRoutes(queries));
       scope.register(storedTraceRoutes(queries));
     }
   });

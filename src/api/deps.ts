@@ -1,8 +1,10 @@
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
+import type { Connection, ConnectionFilter, Peer, PeersRequest } from '../model/connection.ts';
 import type { StoredDocument } from '../model/documents.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import type { FlowFilter } from '../model/flow-filter.ts';
+import type { LedgerLine } from '../model/ledger.ts';
 import type { FinishedTrace, TraceSpec } from '../model/trace.ts';
 import type { Applied, HostRealization, HostView, PartState, Talker } from './schemas.ts';
 
@@ -38,6 +40,22 @@ export interface QueryDeps {
     readonly until?: number;
     readonly limit: number;
   }): Promise<readonly Talker[]>;
+  /** One statement of the caller's, read-only. @throws SondeError STORE_QUERY_* */
+  sql(
+    sql: string,
+    options: { readonly format: string; readonly params: Readonly<Record<string, string>> },
+  ): Promise<{ readonly bytes: Uint8Array; readonly format: string }>;
+  /** Newest first, as both ends counted them. */
+  connections(filter: ConnectionFilter): Promise<readonly Connection[]>;
+  /** What one VM exchanged with each other; largest first. */
+  peers(request: PeersRequest): Promise<readonly Peer[]>;
+  /** Rows that match, oldest first, in pieces of bounded size. */
+  exportFlows(
+    filter: FlowFilter & { readonly since: number; readonly until: number },
+    format: 'ndjson' | 'csv' | 'parquet',
+  ): AsyncIterable<Uint8Array>;
+  /** By host and hour, the newest first. */
+  ledger(request: { readonly since: number; readonly host?: string }): Promise<readonly LedgerLine[]>;
   findTrace(id: string): Promise<FinishedTrace | undefined>;
   /** Newest first. */
   listTraces(filter: {

@@ -3,7 +3,7 @@ import { parseDuration } from '../config/value-types.ts';
 import { SondeError } from '../model/errors.ts';
 import type { FlowFilter } from '../model/flow-filter.ts';
 
-const Who = (description: string) => Type.Optional(Type.String({ minLength: 1, maxLength: 253, description }));
+export const Who = (description: string) => Type.Optional(Type.String({ minLength: 1, maxLength: 253, description }));
 export const Moment = (description: string) =>
   Type.Optional(
     Type.String({

@@ -21,6 +21,8 @@ export interface SpoolDeps {
   readonly produce: Bus['produce'];
   readonly log: Pick<Logger, 'warn'>;
   readonly metrics: Registry;
+  /** Told of messages that were appended and will not be delivered, with their headers; not of those that `append` refused. */
+  readonly onDropped?: (reason: SpoolDropReason, headers: readonly Readonly<Record<string, string>>[]) => void;
   /** Milliseconds since the epoch, UTC. */
   readonly now?: () => number;
 }
@@ -29,7 +31,7 @@ export interface SpoolDeps {
  * Why messages were not delivered: `spool_full`: the oldest, for newer ones; `refused`: the bus will never take them; `damaged`: the disk gave
  * back something else than was written; `write_failed`: they could not be written, which their sender was told.
  */
-type SpoolDropReason = 'spool_full' | 'refused' | 'damaged' | 'write_failed';
+export type SpoolDropReason = 'spool_full' | 'refused' | 'damaged' | 'write_failed';
 
 interface SpoolDropped {
   readonly messages: number;
@@ -49,13 +51,15 @@ export interface Spool {
    */
   append(topic: string, message: OutgoingMessage): Promise<void>;
   /** What waits to be delivered. */
-  depth(): { readonly messages: number; readonly octets: number };
+  depth(): { readonly messages: number; readonly rows: number; readonly octets: number };
   /** Since the start. */
   dropped(): Readonly<Record<SpoolDropReason, SpoolDropped>>;
 }
 
 /** One call of produce. The bus takes it whole or not at all. */
 const BATCH = { messages: 500, octets: 1024 * 1024 };
+/** All that is left of a segment. */
+const WHOLE = { messages: Number.MAX_SAFE_INTEGER, octets: Number.MAX_SAFE_INTEGER };
 /** Segments that share the space; dropping costs one of them at a time. */
 const SHARES = 8;
 const SEGMENT_OCTETS = 16 * 1024 * 1024;
@@ -90,16 +94,23 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
   /** Entries that produce has now; they are its affair even when their segment is dropped. */
   let underWay: { readonly segment: Segment; readonly messages: number; readonly rows: number } | undefined;
 
-  function depth(): { messages: number; octets: number } {
-    let [messages, octets] = [0, 0];
+  function depth(): { messages: number; rows: number; octets: number } {
+    let [messages, rows, octets] = [0, 0, 0];
     for (const segment of open?.files.segments ?? []) {
       messages += segment.messages - segment.done.messages;
+      rows += segment.rows - segment.done.rows;
       octets += segment.octets - segment.done.offset;
     }
-    return { messages, octets };
+    return { messages, rows, octets };
   }
 
   const metrics = createMetrics(deps.metrics, depth);
+
+  const tell = (reason: SpoolDropReason, entries: readonly SpoolEntry[]): void =>
+    deps.onDropped?.(
+      reason,
+      entries.map(({ message }) => message.headers),
+    );
 
   function drop(reason: SpoolDropReason, messages: number, rows: number, cause?: unknown): void {
     if (messages === 0) return;
@@ -113,6 +124,11 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
   async function dropSegment(files: SpoolFiles, segment: Segment, reason: SpoolDropReason): Promise<void> {
     const spared = underWay?.segment === segment ? underWay : { messages: 0, rows: 0 };
     const { messages, rows, done } = segment;
+    if (deps.onDropped !== undefined) {
+      // What is in it is worth a look: whoever keeps the ledger has to know which rows went.
+      const entries = await files.read(segment, WHOLE).catch((error: Error) => error);
+      if (!(entries instanceof Error)) tell(reason, entries.slice(spared.messages));
+    }
     drop(reason, messages - done.messages - spared.messages, rows - done.rows - spared.rows);
     await files.remove(segment);
   }
@@ -205,6 +221,7 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
 
   function refuse(entries: readonly SpoolEntry[], cause: unknown): number {
     drop('refused', entries.length, sumRows(entries), cause);
+    tell('refused', entries);
     return entries.length;
   }
 
@@ -239,7 +256,10 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
       const count = await deliver(segment, entries, signal);
       underWay = undefined;
       const gone = entries.slice(count ?? 0);
-      if (!files.segments.includes(segment)) drop('spool_full', gone.length, sumRows(gone));
+      if (!files.segments.includes(segment)) {
+        drop('spool_full', gone.length, sumRows(gone));
+        tell('spool_full', gone);
+      }
       if (count === undefined) return;
       const end = segment.done.offset + (entries[count - 1] as SpoolEntry).end;
       await files.advance(segment, end, count, sumRows(entries.slice(0, count))).catch((error: unknown) => {

@@ -33,6 +33,13 @@ export interface Client {
   /** @throws ServerRefusal; SondeError API_UNREACHABLE, API_ANSWER_INVALID */
   json<T>(method: 'GET' | 'POST' | 'DELETE', path: string, request?: ClientRequest): Promise<T>;
   text(path: string, request?: ClientRequest): Promise<string>;
+  /** Hands the answer on as it comes, octet for octet. The time limit is for each piece. */
+  stream(
+    method: 'GET' | 'POST',
+    path: string,
+    request: ClientRequest,
+    take: (piece: Buffer) => Promise<void> | void,
+  ): Promise<void>;
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;
@@ -53,7 +60,12 @@ export function createClient({ server, token }: ClientConfig): Client {
   const isUnix = server.startsWith('unix:');
   const base = isUnix ? 'http://localhost' : server;
 
-  async function exchange(method: string, path: string, { query = {}, body, timeoutMs }: ClientRequest) {
+  async function send(
+    method: string,
+    path: string,
+    { query = {}, body }: ClientRequest,
+    signal: AbortSignal,
+  ): Promise<IncomingMessage> {
     const given = Object.entries(query).flatMap(([name, value]): [string, string][] =>
       value === undefined ? [] : [[name, String(value)]],
     );
@@ -69,13 +81,19 @@ export function createClient({ server, token }: ClientConfig): Client {
         ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
       },
       ...(isUnix ? { socketPath: server.slice('unix:'.length) } : {}),
+      signal,
     };
-    const limit = timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const request = base.startsWith('https:') ? (await import('node:https')).request : requestHttp;
+    const sent = request(url, options);
+    sent.end(body === undefined || typeof body === 'string' ? body : JSON.stringify(body));
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    return response;
+  }
+
+  async function exchange(method: string, path: string, request: ClientRequest) {
+    const limit = request.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     try {
-      const send = base.startsWith('https:') ? (await import('node:https')).request : requestHttp;
-      const sent = send(url, { ...options, signal: AbortSignal.timeout(limit) });
-      sent.end(body === undefined || typeof body === 'string' ? body : JSON.stringify(body));
-      const [response] = (await once(sent, 'response')) as [IncomingMessage];
+      const response = await send(method, path, request, AbortSignal.timeout(limit));
       const chunks: Buffer[] = [];
       for await (const chunk of response) chunks.push(chunk as Buffer);
       return { status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString('utf8') };
@@ -84,19 +102,49 @@ export function createClient({ server, token }: ClientConfig): Client {
     }
   }
 
+  async function stream(
+    method: string,
+    path: string,
+    request: ClientRequest,
+    take: (piece: Buffer) => Promise<void> | void,
+  ): Promise<void> {
+    const limit = request.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const silence = new AbortController();
+    const timer = setTimeout(() => silence.abort(new DOMException('silence', 'TimeoutError')), limit);
+    let refusal = '';
+    let status = 0;
+    try {
+      const response = await send(method, path, request, silence.signal);
+      status = response.statusCode ?? 0;
+      for await (const piece of response as AsyncIterable<Buffer>) {
+        timer.refresh();
+        if (status < 400) await take(piece);
+        else refusal += piece.toString('utf8');
+      }
+    } catch (cause) {
+      throw new SondeError('API_UNREACHABLE', { where: server, why: reasonOf(cause, limit) }, { cause });
+    } finally {
+      clearTimeout(timer);
+    }
+    if (status >= 400) throw refusalOf(method, path, status, refusal);
+  }
+
+  function refusalOf(method: string, path: string, status: number, text: string): Error {
+    const body = parse(text) as Partial<ErrorBody> | undefined;
+    if (typeof body?.error?.message === 'string') return new ServerRefusal(body as ErrorBody);
+    const why = `it answers ${method} ${path} with status ${status}`;
+    return new SondeError('API_ANSWER_INVALID', { where: server, why });
+  }
+
   async function text(method: string, path: string, request: ClientRequest): Promise<string> {
     const answer = await exchange(method, path, request);
     if (answer.status < 400) return answer.text;
-    const body = parse(answer.text) as Partial<ErrorBody> | undefined;
-    if (typeof body?.error?.message === 'string') throw new ServerRefusal(body as ErrorBody);
-    throw new SondeError('API_ANSWER_INVALID', {
-      where: server,
-      why: `it answers ${method} ${path} with status ${answer.status}`,
-    });
+    throw refusalOf(method, path, answer.status, answer.text);
   }
 
   return {
     text: (path, request = {}) => text('GET', path, request),
+    stream,
     async json<T>(method: string, path: string, request: ClientRequest = {}) {
       const value = parse(await text(method, path, request));
       if (value !== undefined) return value as T;

@@ -1,6 +1,7 @@
+import { once } from 'node:events';
 import { type Column, renderTable } from './render/table.ts';
 
-export type OutputFormat = 'table' | 'json' | 'yaml' | 'ndjson';
+export type OutputFormat = 'table' | 'json' | 'yaml' | 'ndjson' | 'csv' | 'compact';
 
 /** Whether standard output shows colours: a terminal, and nobody asked for none (https://no-color.org). */
 export function showsColour(): boolean {
@@ -25,4 +26,9 @@ export function printJson(value: unknown): void {
 export async function printYaml(values: readonly unknown[]): Promise<void> {
   const { stringify } = await import('yaml');
   print(values.map((value) => stringify(value)).join('---\n'));
+}
+
+/** To standard output, no faster than it is read. */
+export async function writeOut(piece: Uint8Array): Promise<void> {
+  if (!process.stdout.write(piece)) await once(process.stdout, 'drain');
 }

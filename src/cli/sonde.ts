@@ -3,11 +3,14 @@ import { VERSION } from '../config/version.ts';
 import { agentCommand } from './commands/agent.ts';
 import { applyCommand } from './commands/apply.ts';
 import { configCommand } from './commands/config.ts';
+import { connectionsCommand } from './commands/connections.ts';
 import { deleteCommand } from './commands/delete.ts';
 import { flowsCommand } from './commands/flows.ts';
 import { getCommand } from './commands/get.ts';
 import { labCommand } from './commands/lab.ts';
+import { ledgerCommand } from './commands/ledger.ts';
 import { serverCommand } from './commands/server.ts';
+import { sqlCommand } from './commands/sql.ts';
 import { topCommand } from './commands/top.ts';
 import { traceCommand } from './commands/trace.ts';
 import { run } from './run.ts';
@@ -33,6 +36,9 @@ for (const command of [
   deleteCommand(),
   flowsCommand(),
   topCommand(),
+  connectionsCommand(),
+  ledgerCommand(),
+  sqlCommand(),
   traceCommand(),
   serverCommand(),
   agentCommand(),

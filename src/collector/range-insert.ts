@@ -1,5 +1,6 @@
 import type { Bus, BusMessage } from '../bus/bus.ts';
 import { SondeError } from '../model/errors.ts';
+import type { LedgerReport } from '../model/ledger.ts';
 import type { CollectorCounts } from './counts.ts';
 import type { Sink } from './sinks.ts';
 import type { Store } from './store/store.ts';
@@ -77,5 +78,25 @@ async function bury({ bus, counts }: RangeInsertDeps, sink: Sink, message: BusMe
       headers: { ...message.headers, 'dead-reason': reason.slice(0, 500), 'dead-key': message.key ?? '' },
     },
   ]);
+  const report = deadReport(message, `${sink.topic}:${partition}:${offset}`);
+  if (report !== undefined) await bus.produce('sonde.events', [report]);
   counts.dead++;
+}
+
+/** The rows that a message by its own account would have been, for the ledger. Told twice it counts once. */
+function deadReport({ headers }: BusMessage, reporter: string): { key: string; value: Uint8Array } | undefined {
+  const { host, epoch, hour, rows } = headers;
+  const [epochUs, hourStart, lost] = [epoch, hour, rows].map(Number) as [number, number, number];
+  if (host === undefined || ![epochUs, hourStart, lost].every((each) => Number.isSafeInteger(each) && each > 0))
+    return undefined;
+  const report: LedgerReport = {
+    kind: 'ledger',
+    at: epochUs,
+    host,
+    reporter,
+    lines: [{ epoch: epochUs, hour: hourStart, stage: 'collector', reason: 'dead', value: lost, first: 0 }],
+    spoolRows: 0,
+    lostRecords: 0,
+  };
+  return { key: host, value: Buffer.from(JSON.stringify(report)) };
 }

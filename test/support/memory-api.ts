@@ -146,6 +146,27 @@ export function createMemoryApi(): MemoryApi {
       call('top', given);
       return TALKERS;
     },
+    async sql(sql, { format }) {
+      call('sql', sql);
+      return { bytes: Buffer.from('{"n":1}\n'), format };
+    },
+    async connections(filter) {
+      call('connections', filter);
+      return [];
+    },
+    async peers(given) {
+      call('peers', given);
+      return [];
+    },
+    async *exportFlows(filter, format) {
+      call('exportFlows', { ...filter, format });
+      yield Buffer.from('first\n');
+      yield Buffer.from('second\n');
+    },
+    async ledger(given) {
+      call('ledger', given);
+      return [];
+    },
     async findTrace(id) {
       return id === request().id ? finished('delivered') : undefined;
     },

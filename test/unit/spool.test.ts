@@ -85,7 +85,7 @@ describe('the spool', () => {
       expect(sequence).toBe(next);
       next += size;
     }
-    await eventually(() => expect(spool.depth()).toEqual({ messages: 0, octets: 0 }));
+    await eventually(() => expect(spool.depth()).toEqual({ messages: 0, rows: 0, octets: 0 }));
     expect(new Set(sink.calls.map(({ topic }) => topic))).toEqual(new Set(['a', 'b']));
   });
 

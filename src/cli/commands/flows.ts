@@ -1,12 +1,30 @@
+import { createWriteStream } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
-import { createClient } from '../client.ts';
+import { FLOW_COLUMNS } from '../../model/flow.ts';
+import { type Client, createClient } from '../client.ts';
 import { addConfigFlags, configOf } from '../flags.ts';
-import { type OutputFormat, print, printJson, printTable } from '../output.ts';
-import { FLOW_COLUMNS_SHOWN, type FlowText } from '../render/views.ts';
+import { type OutputFormat, print, printJson, printTable, writeOut } from '../output.ts';
+import { compactFlow, FLOW_COLUMNS_SHOWN, type FlowText } from '../render/views.ts';
 
-export function flowsCommand(): Command {
-  const command = new Command('flows')
-    .description('show what endpoints sent and received on each connection, newest first')
+const FILTERS = [
+  'vm',
+  'from',
+  'to',
+  'app',
+  'network',
+  'port',
+  'protocol',
+  'verdict',
+  'rule',
+  'since',
+  'until',
+] as const;
+
+type Flags = Record<string, string> & { readonly output: OutputFormat; readonly follow?: boolean };
+
+function addFilters(command: Command): Command {
+  return command
     .option('--vm <name>', 'what a VM sent and received: name, uuid or iface-id')
     .option('--from <name>', 'who opened the connection: VM or address')
     .option('--to <name>', 'who it was opened to: VM or address')
@@ -17,19 +35,106 @@ export function flowsCommand(): Command {
     .option('--verdict <word>', 'allow, deny or drop')
     .option('--rule <name>', 'policy/rule, a policy, or the number of a rule')
     .option('--since <when>', 'as 5m (ago), or a time as 2026-01-31T12:00:00Z')
-    .option('--until <when>', 'likewise')
+    .option('--until <when>', 'likewise');
+}
+
+const filterOf = (flags: Flags): Record<string, string | undefined> =>
+  Object.fromEntries(FILTERS.map((name) => [name, flags[name]]));
+
+const csvLine = (row: FlowText): string =>
+  `${FLOW_COLUMNS.map(({ name }) => {
+    const text = String(row[name]);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }).join(',')}\n`;
+
+const LINES: Readonly<Partial<Record<OutputFormat, (row: FlowText) => string>>> = {
+  ndjson: (row) => `${JSON.stringify(row)}\n`,
+  csv: csvLine,
+  compact: compactFlow,
+};
+
+const CSV_HEAD = `${FLOW_COLUMNS.map(({ name }) => name).join(',')}\n`;
+
+export function flowsCommand(): Command {
+  const command = addFilters(
+    new Command('flows').description('show what endpoints sent and received on each connection, newest first'),
+  )
     .option('--last <n>', 'most rows', '50')
-    .addOption(new Option('-o, --output <format>').choices(['table', 'json', 'ndjson']).default('table'));
-  return addConfigFlags(command, 'client').action(async (flags: Record<string, string> & { output: OutputFormat }) => {
+    .option('-f, --follow', 'go on with new rows as they come, until Ctrl-C')
+    .addOption(
+      new Option('-o, --output <format>').choices(['table', 'json', 'ndjson', 'csv', 'compact']).default('table'),
+    );
+  addConfigFlags(command, 'client').action(async (flags: Flags) => {
     const client = createClient((await configOf('client', flags)).config);
-    const { vm, from, to, app, network, port, protocol, verdict, rule, since, until, last: limit, output } = flags;
-    const query = { vm, from, to, app, network, port, protocol, verdict, rule, since, until, limit };
-    if (output === 'ndjson') {
-      print(await client.text('/v1/flows', { query: { ...query, format: 'ndjson' } }));
-      return;
-    }
+    const query = { ...filterOf(flags), limit: flags.last };
+    if (flags.follow) return follow(client, query, flags.output);
     const rows = await client.json<FlowText[]>('GET', '/v1/flows', { query });
-    if (output === 'json') printJson(rows);
-    else printTable(FLOW_COLUMNS_SHOWN, rows, 'No flow rows match.');
+    const line = LINES[flags.output];
+    if (flags.output === 'json') printJson(rows);
+    else if (line === undefined) printTable(FLOW_COLUMNS_SHOWN, rows, 'No flow rows match.');
+    else print((flags.output === 'csv' ? CSV_HEAD : '') + rows.map(line).join(''));
   });
+  return command.addCommand(exportCommand());
+}
+
+const POLL_MS = 1_000;
+/** Rows may come late: an agent holds them for a second or two, and a busy bus for longer. */
+const LATE_MS = 60_000;
+const MOST = 10_000;
+
+/** Asks again and again for what is new; a row is named by its host, run and number, so none is shown twice. */
+async function follow(client: Client, query: Record<string, string | undefined>, output: OutputFormat): Promise<void> {
+  const line = LINES[output] ?? (output === 'json' ? LINES.ndjson : undefined) ?? compactFlow;
+  if (output === 'csv') print(CSV_HEAD);
+  const seen = new Map<string, number>();
+  let limit = query.limit;
+  for (;;) {
+    const since = seen.size === 0 ? query.since : new Date(Date.now() - LATE_MS).toISOString();
+    const rows = await client
+      .json<FlowText[]>('GET', '/v1/flows', { query: { ...query, since, limit } })
+      .catch((error) => {
+        // Before the first answer it is a mistake, afterwards a server that comes back.
+        if (limit === query.limit) throw error;
+        return [];
+      });
+    for (const row of rows.reverse()) {
+      const name = `${row.host} ${row.epoch} ${row.number}`;
+      if (!seen.has(name)) print(line(row));
+      seen.set(name, Date.now());
+    }
+    if (rows.length === MOST)
+      process.stderr.write(`More than ${MOST} rows a minute match: some are left out. Narrow the choice.\n`);
+    for (const [name, at] of seen) if (at < Date.now() - 2 * LATE_MS) seen.delete(name);
+    if (seen.size === 0) seen.set('', Date.now());
+    limit = String(MOST);
+    await sleep(POLL_MS);
+  }
+}
+
+function exportCommand(): Command {
+  const command = addFilters(
+    new Command('export').description(
+      'write all rows that match, oldest first, with all columns; default: the last hour',
+    ),
+  )
+    .addOption(new Option('--format <format>').choices(['ndjson', 'csv', 'parquet']).default('ndjson'))
+    .option('--file <path>', 'where to; default: standard output');
+  return addConfigFlags(command, 'client').action(
+    async (flags: Flags & { format: string; file?: string }, self: Command) => {
+      // What stands before `export` belongs to `flows`, and means the same.
+      const given = { ...flags, ...self.optsWithGlobals<Flags>() } as Flags & { format: string; file?: string };
+      const client = createClient((await configOf('client', given)).config);
+      const query = { ...filterOf(given), format: given.format };
+      if (given.file === undefined) return client.stream('GET', '/v1/flows/export', { query }, writeOut);
+      const file = createWriteStream(given.file);
+      const written = Promise.withResolvers<void>();
+      file.on('error', written.reject).on('close', () => written.resolve());
+      await client.stream('GET', '/v1/flows/export', { query }, async (piece) => {
+        if (!file.write(piece))
+          await Promise.race([new Promise<void>((resolve) => file.once('drain', () => resolve())), written.promise]);
+      });
+      file.end();
+      await written.promise;
+    },
+  );
 }

@@ -54,8 +54,19 @@ export const FLOW_COLUMNS_SHOWN: readonly Column<FlowText>[] = [
   { title: 'WHY', of: ({ rule, reason }) => String(rule || reason) },
 ];
 
+export const protocolName = (protocol: number): string => PROTOCOLS[protocol] ?? `protocol ${protocol}`;
+
+/** A row in one line, as a log shows it. */
+export function compactFlow(row: FlowText): string {
+  const { time, vm, local_address, peer_vm, peer_address, side, tx_octets, rx_octets, verdict, rule, reason } = row;
+  const [own, peer] = [String(vm || local_address), String(peer_vm || peer_address)];
+  const arrow = side === 'server' ? `${peer} -> ${own}` : `${own} ${side === 'client' ? '->' : '--'} ${peer}`;
+  const why = rule || reason ? ` (${rule || reason})` : '';
+  return `${time} ${arrow} ${serviceOf(row)} ${verdict}${why} sent ${tx_octets} received ${rx_octets}\n`;
+}
+
 function serviceOf({ protocol, side, local_port, peer_port }: FlowText): string {
-  const name = PROTOCOLS[Number(protocol)] ?? `protocol ${protocol}`;
+  const name = protocolName(Number(protocol));
   const port = side === 'server' ? local_port : peer_port;
   return Number(port) === 0 ? name : `${name}/${port}`;
 }

@@ -1,59 +1,6 @@
+import type { ConnectionFilter } from '../../model/connection.ts';
 import { qualified } from './schema.ts';
 import type { Query, QueryParams } from './store.ts';
-
-/** Which connections; every field narrows the choice. Times are milliseconds since the epoch, UTC; a connection counts where it was alive in between. */
-export interface ConnectionFilter {
-  /** Name, uuid or endpoint of a VM at either end. */
-  readonly vm?: string;
-  /** Name of the VM that opened it. */
-  readonly from?: string;
-  /** Name of the VM that it was opened to. */
-  readonly to?: string;
-  /** Application of either end. */
-  readonly app?: string;
-  /** Port that it was opened to. */
-  readonly port?: number;
-  /** Worst verdict of both sides: allow, deny or drop. */
-  readonly verdict?: string;
-  /** Only those of which one side alone was seen, although both ends are managed; or only the others. */
-  readonly oneSided?: boolean;
-  readonly since: number;
-  readonly until?: number;
-  /** Most connections, the newest first. */
-  readonly limit?: number;
-}
-
-/** One connection, as both of its ends counted it. Counts of a side that was not seen are null. */
-export interface Connection {
-  readonly connection: string;
-  readonly opened: string;
-  readonly end: string;
-  readonly protocol: number;
-  readonly service_port: number;
-  readonly client_vm: string;
-  readonly client_application: string;
-  readonly client_host: string;
-  readonly client_address: string;
-  readonly client_port: number;
-  readonly server_vm: string;
-  readonly server_application: string;
-  readonly server_host: string;
-  readonly server_address: string;
-  readonly verdict: string;
-  readonly rule: string;
-  readonly client_tx_octets: number | null;
-  readonly client_rx_octets: number | null;
-  readonly server_tx_octets: number | null;
-  readonly server_rx_octets: number | null;
-  readonly client_tx_packets: number | null;
-  readonly client_rx_packets: number | null;
-  readonly server_tx_packets: number | null;
-  readonly server_rx_packets: number | null;
-  /** Packets that the client sent and the server did not get; null while it is open or where one side is missing. */
-  readonly lost_to_server: number | null;
-  readonly lost_to_client: number | null;
-  readonly one_sided: boolean;
-}
 
 /**
  * How far the clocks of two hosts may lie apart for their views of one connection to be joined, seconds. A tuple that is used again within that time is still told

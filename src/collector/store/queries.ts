@@ -1,4 +1,5 @@
 import { isIP } from 'node:net';
+import type { PeersRequest } from '../../model/connection.ts';
 import { FLOW_COLUMNS } from '../../model/flow.ts';
 import type { FlowFilter } from '../../model/flow-filter.ts';
 import { qualified } from './schema.ts';
@@ -71,6 +72,16 @@ export function flowsQuery(filter: FlowFilter): Query {
   };
 }
 
+/** The same rows oldest first and without a limit, for an export of [since, until). Values of placeholders are text. */
+export function exportQuery(filter: FlowFilter): { sql: string; params: Record<string, string> } {
+  const { clause, params } = where(filter);
+  const matching = `SELECT * FROM ${qualified('flows')} ${clause}`;
+  return {
+    sql: `SELECT ${SELECTED} FROM (${matching}) AS flows ORDER BY flows.time, flows.host, flows.number`,
+    params: Object.fromEntries(Object.entries(params).map(([name, value]) => [name, String(value)])),
+  };
+}
+
 export interface TalkersRequest {
   readonly by: 'vm' | 'app';
   /** Milliseconds since the epoch, UTC. */
@@ -122,33 +133,11 @@ FROM ${qualified('flows')} ${clause} AND NOT ${REPEATED}`,
   };
 }
 
-export interface PeersRequest {
-  readonly vm: string;
-  /** Milliseconds since the epoch, UTC. */
-  readonly since: number;
-  readonly until?: number;
-  readonly limit?: number;
-  /** raw: exact to the microsecond. rollup: whole minutes, or beyond two days whole hours, in which `since` and `until` lie. */
-  readonly by: 'raw' | 'rollup';
-}
-
-/** A line of `peersOf`: what the VM exchanged with one other. */
-export interface Peer {
-  readonly peer: string;
-  readonly octets: number;
-  readonly tx_octets: number;
-  readonly rx_octets: number;
-  readonly packets: number;
-  readonly dropped_packets: number;
-  /** Connections by number, estimated where it is by rollup. */
-  readonly connections: number;
-}
-
 const HOUR_MS = 3_600_000;
 const MINUTES_BELOW_MS = 48 * HOUR_MS;
 
 /** "VM X, last 24 h, by peer": as the VM's own side counted. */
-export function peersOf({ vm, since, until, limit = 100, by }: PeersRequest): Query {
+export function peersOf({ vm, since, until, limit = 100, by = 'rollup' }: PeersRequest): Query {
   const span = (until ?? Date.now()) - since;
   const [table, bucket, connections] =
     by === 'raw'

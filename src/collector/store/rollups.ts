@@ -72,6 +72,25 @@ const LEDGER_TABLE: StoredTable = {
   orderBy: ['host', 'hour', 'epoch'],
 };
 
+/** Reports for the ledger: the greatest value of each line, since they are cumulative. */
+const REPORTS_TABLE: StoredTable = {
+  name: 'ledger_1h',
+  engine: 'AggregatingMergeTree',
+  columns: [
+    { name: 'host', ...WORD },
+    { name: 'reporter', type: 'String', codec: 'ZSTD(1)' },
+    { name: 'epoch', ...MOMENT },
+    { name: 'hour', ...SECOND },
+    { name: 'stage', ...WORD },
+    { name: 'reason', ...WORD },
+    { name: 'value', type: 'SimpleAggregateFunction(max, UInt64)', codec: 'T64, ZSTD(1)' },
+    { name: 'first', type: 'SimpleAggregateFunction(min, UInt64)', codec: 'T64, ZSTD(1)' },
+  ],
+  time: 'hour',
+  partition: 'month',
+  orderBy: ['host', 'hour', 'epoch', 'reporter', 'stage', 'reason'],
+};
+
 const SIDES_TABLE: StoredTable = {
   name: 'connection_sides',
   engine: 'AggregatingMergeTree',
@@ -152,6 +171,7 @@ export const ROLLUP_TABLES = {
   flows_1m: rollup('flows_1m'),
   flows_1h: rollup('flows_1h'),
   stored_1h: LEDGER_TABLE,
+  ledger_1h: REPORTS_TABLE,
   connection_sides: SIDES_TABLE,
   identities: IDENTITIES_TABLE,
 } as const satisfies Record<string, StoredTable>;
@@ -193,6 +213,15 @@ export const VIEWS: readonly StoredView[] = [
     select:
       'SELECT host, epoch, toStartOfHour(flows.time) AS hour, count() AS rows, min(number) AS first, max(number) AS last',
     groupBy: ['host', 'epoch', 'hour'],
+  },
+  {
+    name: 'ledger_1h_view',
+    source: 'events',
+    target: 'ledger_1h',
+    select: `SELECT host, JSONExtractString(document, 'reporter') AS reporter, fromUnixTimestamp64Micro(line.epoch, 'UTC') AS epoch,
+toDateTime(line.hour, 'UTC') AS hour, line.stage AS stage, line.reason AS reason, max(line.value) AS value, min(line.first) AS first`,
+    join: "ARRAY JOIN JSONExtract(document, 'lines', 'Array(Tuple(epoch Int64, hour UInt32, stage String, reason String, value UInt64, first UInt64))') AS line WHERE kind = 'ledger'",
+    groupBy: ['host', 'reporter', 'epoch', 'hour', 'stage', 'reason'],
   },
   {
     name: 'connection_sides_view',

@@ -33,6 +33,8 @@ export interface StoredView {
   readonly target: string;
   /** Without FROM and GROUP BY. */
   readonly select: string;
+  /** What stands between them. */
+  readonly join?: string;
   readonly groupBy: readonly string[];
 }
 
@@ -154,9 +156,12 @@ function shardingKey(columns: readonly StoredColumn[]): string {
   return `cityHash64(${identifier(columns.find(({ type }) => type.includes('String'))?.name ?? (columns[0] as StoredColumn).name)})`;
 }
 
-export function createView({ name, source, target, select, groupBy }: StoredView, placement: Placement = {}): string {
+export function createView(
+  { name, source, target, select, join = '', groupBy }: StoredView,
+  placement: Placement = {},
+): string {
   return `CREATE MATERIALIZED VIEW IF NOT EXISTS ${qualified(name)}${onCluster(placement)} TO ${qualified(localName(target, placement))} AS
-${select} FROM ${qualified(localName(source, placement))} AS ${identifier(source)} GROUP BY ${groupBy.map(identifier).join(', ')}`;
+${select} FROM ${qualified(localName(source, placement))} AS ${identifier(source)} ${join} GROUP BY ${groupBy.map(identifier).join(', ')}`;
 }
 
 /** The TTL as the engine prints it back, so that one can tell whether it changed. */

@@ -2,13 +2,14 @@ import { promisify } from 'node:util';
 import { constants, zstdCompress } from 'node:zlib';
 import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION } from '../../model/flow.ts';
 import { createBlockWriter } from '../../wire/native/block-writer.ts';
+import { hourOf, type Ledger } from '../ledger.ts';
 import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
 
 const compress = promisify(zstdCompress);
 /** Without its checksum a damaged frame may pass for whole, and its rows for others. */
 const FRAME = { params: { [constants.ZSTD_c_checksumFlag]: 1 } };
 
-export interface RecorderConfig extends Omit<JoinConfig, 'epoch'> {
+export interface RecorderConfig extends JoinConfig {
   /** Rows after which a block is closed. */
   readonly blockRows: number;
   /** How often open connections are looked at, milliseconds. */
@@ -28,17 +29,21 @@ export interface RecorderDeps extends JoinDeps {
   /** Microseconds since the epoch. */
   readonly now: () => number;
   readonly onError: (error: unknown, rows: number) => void;
+  /** Told of every block, and of rows that nobody took. */
+  readonly ledger?: Pick<Ledger, 'observe' | 'drop'>;
 }
 
 /**
  * From IPFIX records to blocks of flow rows. `epoch` names this run of the agent; with the sequence a reader can tell a repeated block from a new one.
  */
 export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
-  const epoch = deps.now();
-  const join = createJoin({ ...config, epoch }, deps);
+  const { epoch } = config;
+  const join = createJoin(config, deps);
   const writer = createBlockWriter(FLOW_COLUMNS);
   let sequence = 0;
   let firstTime = 0;
+  /** Time of the rows that are being written, microseconds. */
+  let blockTime = 0;
   let timer: NodeJS.Timeout | undefined;
   let lastEviction = deps.now();
   let delivery: Promise<void> = Promise.resolve();
@@ -48,6 +53,10 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     const rows = writer.rows;
     if (rows === 0) return;
     const block = writer.finish();
+    // All rows of a block have one time, so it is of one hour.
+    const hour = hourOf(blockTime);
+    const next = join.counts.rows;
+    deps.ledger?.observe(hour, next - rows, next);
     const headers = {
       'content-type': 'application/vnd.clickhouse.native',
       'content-encoding': 'zstd',
@@ -58,6 +67,8 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
       host: config.host,
       epoch: String(epoch),
       sequence: String(sequence++),
+      hour: String(hour),
+      'first-number': String(next - rows),
     };
     writer.reset();
     // Compression runs off the main thread; the chain keeps the blocks in order.
@@ -70,13 +81,16 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
         counts.rowsDelivered += rows;
       } catch (error) {
         counts.rowsFailed += rows;
+        deps.ledger?.drop({ stage: 'recorder', reason: 'not_kept', epoch, hour, rows });
         deps.onError(error, rows);
       }
     });
   }
 
   function tick(everything: boolean): void {
-    const now = deps.now();
+    // A clock that is set back must not put rows into an hour that later numbers have left: time stands still until it is caught up.
+    const now = Math.max(deps.now(), blockTime);
+    blockTime = now;
     join.flush(
       now,
       (row) => {

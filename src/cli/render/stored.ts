@@ -1,0 +1,59 @@
+import type { Connection, Peer } from '../../model/connection.ts';
+import type { LedgerLine } from '../../model/ledger.ts';
+import type { Column } from './table.ts';
+import { humanOctets } from './values.ts';
+import { protocolName } from './views.ts';
+
+/** A side that nobody saw has no counts. */
+const octets = (value: number | null): string => (value === null ? '' : humanOctets(value));
+const lost = (packets: number | null): string => (packets === null ? '' : String(packets));
+
+export const CONNECTION_COLUMNS: readonly Column<Connection>[] = [
+  { title: 'OPENED', of: ({ opened }) => opened.replace('T', ' ').replace(/\..*$/, '') },
+  { title: 'CLIENT', of: ({ client_vm, client_address }) => client_vm || client_address },
+  { title: 'SERVER', of: ({ server_vm, server_address }) => server_vm || server_address },
+  {
+    title: 'SERVICE',
+    of: ({ protocol, service_port }) => `${protocolName(protocol)}${service_port === 0 ? '' : `/${service_port}`}`,
+  },
+  { title: 'SENT', of: ({ client_tx_octets }) => octets(client_tx_octets), right: true },
+  { title: 'ARRIVED', of: ({ server_rx_octets }) => octets(server_rx_octets), right: true },
+  { title: 'ANSWERED', of: ({ server_tx_octets }) => octets(server_tx_octets), right: true },
+  { title: 'RETURNED', of: ({ client_rx_octets }) => octets(client_rx_octets), right: true },
+  {
+    title: 'LOST',
+    of: ({ lost_to_server: to, lost_to_client: back }) => (to === null ? '' : `${lost(to)}/${lost(back)}`),
+    right: true,
+  },
+  { title: 'VERDICT', of: ({ verdict }) => verdict },
+  { title: 'RULE', of: ({ rule }) => rule },
+  { title: 'SEEN BY', of: ({ one_sided }) => (one_sided ? 'one side' : '') },
+];
+
+export const PEER_COLUMNS: readonly Column<Peer>[] = [
+  { title: 'PEER', of: ({ peer }) => peer || '(not managed)' },
+  { title: 'TOTAL', of: ({ octets: all }) => humanOctets(all), right: true },
+  { title: 'SENT', of: ({ tx_octets }) => humanOctets(tx_octets), right: true },
+  { title: 'RECEIVED', of: ({ rx_octets }) => humanOctets(rx_octets), right: true },
+  { title: 'PACKETS', of: ({ packets }) => String(packets), right: true },
+  { title: 'DROPPED', of: ({ dropped_packets }) => String(dropped_packets), right: true },
+  { title: 'CONNECTIONS', of: ({ connections }) => String(connections), right: true },
+];
+
+export const LEDGER_COLUMNS: readonly Column<LedgerLine>[] = [
+  { title: 'HOUR', of: ({ hour }) => hour.replace('T', ' ').slice(0, 16) },
+  { title: 'HOST', of: ({ host }) => host },
+  { title: 'OBSERVED', of: ({ observed }) => String(observed), right: true },
+  { title: 'STORED', of: ({ stored }) => String(stored), right: true },
+  {
+    title: 'DROPPED',
+    of: ({ dropped }) => String(dropped.reduce((sum, { rows }) => sum + rows, 0)),
+    right: true,
+  },
+  { title: 'IN FLIGHT', of: ({ in_flight }) => String(in_flight), right: true },
+  { title: 'MISSING', of: ({ missing }) => String(missing), right: true },
+  {
+    title: 'WHY DROPPED',
+    of: ({ dropped }) => dropped.map(({ stage, reason, rows }) => `${stage} ${reason} ${rows}`).join(', '),
+  },
+];
