@@ -191,8 +191,12 @@ export function* flowRows(config: FlowDataConfig): Generator<readonly [row: Flow
   }
 }
 
-/** Messages of 2,000 rows as the agents' recorders make them, of at least `rows` rows in all. */
-export function* flowMessages(config: FlowDataConfig, rows: number): Generator<FlowMessage, void> {
+/** Messages of so many rows as the agents' recorders make them, of at least `rows` rows in all. */
+export function* flowMessages(
+  config: FlowDataConfig,
+  rows: number,
+  messageRows = MESSAGE_ROWS,
+): Generator<FlowMessage, void> {
   const writers = Array.from({ length: config.hosts }, () => createBlockWriter(FLOW_COLUMNS));
   const sequences = writers.map(() => 0);
   const firstTimes = writers.map(() => 0);
@@ -201,7 +205,7 @@ export function* flowMessages(config: FlowDataConfig, rows: number): Generator<F
     const writer = writers[host]!;
     if (writer.rows === 0) firstTimes[host] = row.start;
     writer.appendRow(row);
-    if (writer.rows < MESSAGE_ROWS) continue;
+    if (writer.rows < messageRows) continue;
     yield {
       host: row.host,
       rows: writer.rows,

@@ -18,6 +18,7 @@ const CASES: Readonly<Record<string, () => Promise<BenchCase>>> = {
   collector: async () => (await import('./cases/collector.ts')).collector,
   visible: async () => (await import('./cases/visible.ts')).visible,
   query: async () => (await import('./cases/query.ts')).query,
+  outage: async () => (await import('./cases/outage.ts')).outage,
   memory: async () => (await import('./cases/memory.ts')).memory,
 };
 
