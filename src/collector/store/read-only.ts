@@ -1,7 +1,7 @@
 /** Statements that only look. The engine's own read-only mode is the wall; this stands before it, since two things pass that wall: KILL and INTO OUTFILE. */
 const LOOKS = new Set(['SELECT', 'WITH', 'SHOW', 'DESCRIBE', 'DESC', 'EXPLAIN', 'EXISTS', 'VALUES']);
 
-/** Strings, quoted names and comments, as ClickHouse's lexer has them (src/Parsers/Lexer.cpp); each becomes a space, or a quoted name a word. */
+/** Strings, quoted names and comments, as ClickHouse's lexer has them (src/Parsers/Lexer.cpp). */
 const OPAQUE =
   /'(?:[^'\\]|\\[\s\S]|'')*'|`(?:[^`\\]|\\[\s\S]|``)*`|"(?:[^"\\]|\\[\s\S]|"")*"|\$(\w*)\$[\s\S]*?\$\1\$|--[^\n]*|#(?:!| )[^\n]*|\/\*[\s\S]*?\*\//g;
 
@@ -14,7 +14,7 @@ export interface LookingStatement {
 
 /** The statement, or why it is refused. */
 export function parseLooking(text: string): LookingStatement | string {
-  const bare = text.replace(OPAQUE, (piece) => ' '.repeat(piece.length));
+  const bare = text.replace(OPAQUE, (piece) => (/^(--|#|\/\*)/.test(piece) ? ' ' : '"').repeat(piece.length));
   const end = bare.replace(/[;\s]+$/, '').length;
   const sql = text.slice(0, end);
   const words = bare.slice(0, end);
