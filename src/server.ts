@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { createApi } from './api/api.ts';
@@ -13,6 +14,7 @@ import { createCollector, DEFAULT_COLLECTOR_CONFIG } from './collector/collector
 import { createLedgerMetrics } from './collector/ledger-metrics.ts';
 import { registerCollectorMetrics } from './collector/metrics.ts';
 import { createChdbStore } from './collector/store/chdb-store.ts';
+import { createClickhouseStore } from './collector/store/clickhouse-store.ts';
 import { connectionsQuery } from './collector/store/connections.ts';
 import { exportFlows } from './collector/store/export.ts';
 import { readLedger } from './collector/store/ledger.ts';
@@ -24,6 +26,7 @@ import type { ServerConfig } from './config/load.ts';
 import { createApplier } from './control/intents/applier.ts';
 import { createWorld } from './control/world.ts';
 import type { Connection, Peer } from './model/connection.ts';
+import { SondeError } from './model/errors.ts';
 import type { HostStatus } from './model/host.ts';
 import type { FinishedTrace } from './model/trace.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
@@ -40,6 +43,7 @@ const QUERY_TIMEOUT_SECONDS = 30;
 const ALIVE_MS = 15_000;
 const SAME_TROUBLE_MS = 30_000;
 const LEDGER_MS = 60_000;
+const STORE_RETRY_MS = 2_000;
 
 type PartName = 'bus' | 'store' | 'collector' | 'control';
 
@@ -83,11 +87,21 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     createKafkaBus({ ...(kafka as KafkaSettings), clientId: `sonde-server-${hostname()}` }, { log, metrics });
   // Who may upgrade is the API's to say, see `start`: one place judges tokens. On Kafka, agents have a way of their own.
   const busServer = embedded && createBusServer({}, { bus: embedded, log, metrics });
-  const store = createChdbStore({
-    directory: join(config.dataDir, 'store'),
-    retention: retentionOf(config),
-    queryTimeoutSeconds: QUERY_TIMEOUT_SECONDS,
-  });
+  const store =
+    config.clickhouse === undefined
+      ? createChdbStore({
+          directory: join(config.dataDir, 'store'),
+          retention: retentionOf(config),
+          queryTimeoutSeconds: QUERY_TIMEOUT_SECONDS,
+        })
+      : createClickhouseStore({
+          url: config.clickhouse,
+          user: config.clickhouseUser,
+          password: config.clickhousePassword,
+          cluster: config.clickhouseCluster,
+          retention: retentionOf(config),
+          queryTimeoutSeconds: QUERY_TIMEOUT_SECONDS,
+        });
   const collector = createCollector(DEFAULT_COLLECTOR_CONFIG, {
     bus,
     store,
@@ -181,8 +195,22 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
   };
   const api = createApi({ listen: config.listen, listenUnix: config.listenUnix, token: config.token }, apiDeps);
 
+  /** A ClickHouse that is not there yet is waited for; anything else that is wrong with the store is for people to mend. */
+  async function startStore(): Promise<void> {
+    for (;;) {
+      try {
+        return await store.start();
+      } catch (error) {
+        if (!(error instanceof SondeError) || error.code !== 'STORE_UNREACHABLE') throw error;
+        parts.set('store', error.message);
+        trouble.warn(error.code, { error: error.message, do: error.action }, 'the store is not reached yet');
+        await sleep(STORE_RETRY_MS);
+      }
+    }
+  }
+
   const face =
-    config.clickhouseListen === undefined || !hasCollector
+    config.clickhouseListen === undefined || config.clickhouse !== undefined || !hasCollector
       ? undefined
       : createClickhouseFace(
           { listen: config.clickhouseListen, token: config.token },
@@ -214,7 +242,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
         });
       }
       await api.start();
-      await store.start();
+      await startStore();
       isReady('store');
       if (hasCollector) {
         await collector.start();

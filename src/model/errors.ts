@@ -279,6 +279,11 @@ export const ERRORS = {
   },
 
   // --- The store (ClickHouse's engine)
+  STORE_ACCESS_DENIED: {
+    status: 503,
+    says: 'The store at {where} does not let user {user} do this: {why}.',
+    do: 'Check clickhouseUser and clickhousePassword, and that this user may create and fill the database sonde. Rows wait on the bus meanwhile.',
+  },
   STORE_DATA_REFUSED: {
     status: 422,
     says: 'The store at {where} refuses data for table {table}: {why}.',
@@ -333,6 +338,11 @@ export const ERRORS = {
     status: 503,
     says: 'The store at {where} is not open.',
     do: 'Try again when the server has started.',
+  },
+  STORE_UNREACHABLE: {
+    status: 503,
+    says: 'The store at {where} does not answer: {why}.',
+    do: 'Check that ClickHouse runs and that the address is right; it is tried again, and rows wait on the bus meanwhile.',
   },
   OPENFLOW_REJECTED: {
     status: 502,
