@@ -20,6 +20,7 @@ import { exportFlows } from './collector/store/export.ts';
 import { readLedger } from './collector/store/ledger.ts';
 import type { Retention } from './collector/store/migrations.ts';
 import { flowsQuery, peersOf, type Talker, topTalkers } from './collector/store/queries.ts';
+import { createDiskRetention } from './collector/store/retention.ts';
 import { insertTrace, tracesQuery } from './collector/store/traces.ts';
 import { type KafkaSettings, kafkaSettingsOf } from './config/kafka.ts';
 import type { ServerConfig } from './config/load.ts';
@@ -216,6 +217,21 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
           { listen: config.clickhouseListen, token: config.token },
           { raw: store.raw, log, metrics },
         );
+  const diskRetention = createDiskRetention(
+    {
+      share: config.keepDiskShare / 100,
+      everyMs: LEDGER_MS,
+      ...(config.clickhouseCluster === undefined ? {} : { placement: { cluster: config.clickhouseCluster } }),
+    },
+    {
+      store,
+      usedShare: store.usedShare,
+      metrics,
+      onDropped: (table, partition) =>
+        log.warn({ table, partition }, 'the disk of the store is too full: the oldest rows went before their time'),
+      onFailure: (error) => trouble.warn('retention', { error }, 'the disk of the store could not be looked after'),
+    },
+  );
   const ledgerMetrics = createLedgerMetrics(
     { everyMs: LEDGER_MS, hours: 24 },
     {
@@ -249,6 +265,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
         isReady('collector');
         await face?.start();
         ledgerMetrics.start();
+        diskRetention.start();
       }
       if (hasControl) {
         await world.start();
@@ -260,7 +277,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     },
     async stop(): Promise<void> {
       await busServer?.stop();
-      await ledgerMetrics.stop();
+      await Promise.all([ledgerMetrics.stop(), diskRetention.stop()]);
       await face?.stop();
       await api.stop();
       if (hasControl) {

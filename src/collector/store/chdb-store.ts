@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, statfs } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { Session } from 'chdb';
 import { SondeError } from '../../model/errors.ts';
@@ -131,15 +131,21 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
     });
   }
 
+  async function execute(sql: string): Promise<void> {
+    await writes(() => opened().writer.queryAsync(sql)).catch((error) => Promise.reject(queryError(error, where)));
+  }
+
   return {
     raw,
+    execute,
+    async usedShare() {
+      const { blocks, bavail } = await statfs(where);
+      return blocks === 0 ? 0 : 1 - bavail / blocks;
+    },
     async start() {
       const fresh = await openSessions();
       sessions = fresh;
       try {
-        const execute = async (sql: string): Promise<void> => {
-          await fresh.writer.queryAsync(sql).catch((error) => Promise.reject(queryError(error, where)));
-        };
         await migrate({ execute, query }, where, config.retention);
         // For good: the engine refuses to leave this mode, and refuses every other setting of a statement in it.
         for (const guest of fresh.guests)

@@ -170,6 +170,13 @@ export function createClickhouseStore(config: ClickhouseStoreConfig): Store {
     insertNative,
     query,
     raw,
+    execute,
+    async usedShare() {
+      const [disk] = await query<{ used: number }>(
+        "SELECT 1 - free_space / total_space AS used FROM system.disks WHERE name = 'default'",
+      );
+      return disk?.used ?? 0;
+    },
     async start() {
       client = createClient({
         url,

@@ -41,6 +41,10 @@ export interface Store {
    * Throws STORE_DATA_REFUSED when the bytes are at fault (trying again is no use), another STORE_* error when the store is.
    */
   insertNative(table: string, chunks: readonly Uint8Array[], options: InsertOptions): Promise<number>;
+  /** A statement of this program's that changes tables. Throws STORE_QUERY_FAILED and others. */
+  execute(sql: string): Promise<void>;
+  /** Used share of the disk that holds the tables, 0 to 1. */
+  usedShare(): Promise<number>;
   /**
    * One statement of somebody else's, in the engine's read-only mode: it sees tables, and changes nothing, here or on any disk or host.
    * Throws STORE_QUERY_REFUSED, STORE_QUERY_FAILED (`number` is the engine's own) or STORE_QUERY_TIMEOUT.
