@@ -29,6 +29,8 @@ demo ping iputils-ping checks connectivity
 demo ps procps lists processes
 test tshark tshark reads packets independently, to compare with
 test ncat ncat opens test connections
+test java openjdk-17-jre-headless runs Apache Kafka
+test mvn maven fetches Apache Kafka
 END
 }
 

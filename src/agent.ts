@@ -72,9 +72,16 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       log,
       metrics,
       onDropped(reason, headers) {
-        for (const { epoch: of, hour, rows } of headers)
+        for (const { epoch: of, hour, rows, 'first-number': first } of headers)
           if (of !== undefined)
-            ledger.drop({ stage: 'spool', reason, epoch: Number(of), hour: Number(hour), rows: Number(rows) });
+            ledger.drop({
+              stage: 'spool',
+              reason,
+              epoch: Number(of),
+              hour: Number(hour),
+              rows: Number(rows),
+              ...(first === undefined ? {} : { first: Number(first) }),
+            });
       },
     },
   );

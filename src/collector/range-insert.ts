@@ -85,7 +85,8 @@ async function bury({ bus, counts }: RangeInsertDeps, sink: Sink, message: BusMe
 
 /** The rows that a message by its own account would have been, for the ledger. Told twice it counts once. */
 function deadReport({ headers }: BusMessage, reporter: string): { key: string; value: Uint8Array } | undefined {
-  const { host, epoch, hour, rows } = headers;
+  const { host, epoch, hour, rows, 'first-number': firstNumber } = headers;
+  const first = Number(firstNumber);
   const [epochUs, hourStart, lost] = [epoch, hour, rows].map(Number) as [number, number, number];
   if (host === undefined || ![epochUs, hourStart, lost].every((each) => Number.isSafeInteger(each) && each > 0))
     return undefined;
@@ -94,7 +95,13 @@ function deadReport({ headers }: BusMessage, reporter: string): { key: string; v
     at: epochUs,
     host,
     reporter,
-    lines: [{ epoch: epochUs, hour: hourStart, stage: 'collector', reason: 'dead', value: lost, first: 0 }],
+    lines: [
+      { epoch: epochUs, hour: hourStart, stage: 'collector', reason: 'dead', value: lost, first: 0 },
+      // They were observed, whether or not their agent lived to say so.
+      ...(Number.isSafeInteger(first)
+        ? [{ epoch: epochUs, hour: hourStart, stage: '', reason: '', value: first + lost, first }]
+        : []),
+    ],
     spoolRows: 0,
     lostRecords: 0,
   };

@@ -12,6 +12,8 @@ export interface DroppedRows {
   readonly epoch: number;
   readonly hour: number;
   readonly rows: number;
+  /** Number of the first of them, where it is known: then they count as observed, whether or not their own run lived to say so. */
+  readonly first?: number;
 }
 
 /** Hours of which an agent still tells; what it told before is kept by the store. */
@@ -23,26 +25,33 @@ export const hourOf = (timeUs: number): number => Math.floor(timeUs / HOUR_US) *
 
 /** What one run of an agent knows of its rows, for the ledger of model/ledger.ts. */
 export function createLedger({ host, epoch }: LedgerConfig) {
-  const ranges = new Map<number, { first: number; next: number }>();
+  const ranges = new Map<string, { epoch: number; hour: number; first: number; next: number }>();
   const drops = new Map<string, DroppedRows>();
+
+  function widen(of: number, hour: number, first: number, next: number): void {
+    const key = `${of} ${hour}`;
+    const range = ranges.get(key) ?? { epoch: of, hour, first, next };
+    range.first = Math.min(range.first, first);
+    range.next = Math.max(range.next, next);
+    ranges.set(key, range);
+  }
 
   return {
     /** Rows [first, next) were made in that hour. */
     observe(hour: number, first: number, next: number): void {
-      const range = ranges.get(hour);
-      if (range === undefined) ranges.set(hour, { first, next });
-      else range.next = next;
+      widen(epoch, hour, first, next);
     },
-    drop(dropped: DroppedRows): void {
+    drop({ first, ...dropped }: DroppedRows): void {
       const key = `${dropped.epoch} ${dropped.hour} ${dropped.stage} ${dropped.reason}`;
       drops.set(key, { ...dropped, rows: (drops.get(key)?.rows ?? 0) + dropped.rows });
+      if (first !== undefined) widen(dropped.epoch, dropped.hour, first, first + dropped.rows);
     },
     /** All of the newest hours, and all drops. `at`: microseconds since the epoch. */
     report(at: number, { spoolRows, lostRecords }: { spoolRows: number; lostRecords: number }): LedgerReport {
       const oldest = hourOf(at) - HOURS_TOLD * 3600;
-      for (const hour of ranges.keys()) if (hour < oldest) ranges.delete(hour);
-      const lines: LedgerEntry[] = [...ranges].map(([hour, { first, next }]) => ({
-        epoch,
+      for (const [key, range] of ranges) if (range.hour < oldest) ranges.delete(key);
+      const lines: LedgerEntry[] = [...ranges.values()].map(({ epoch: of, hour, first, next }) => ({
+        epoch: of,
         hour,
         stage: '',
         reason: '',

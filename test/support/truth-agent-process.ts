@@ -40,13 +40,19 @@ for (let block = 0; !isEnding; block++) {
   });
   const isPoison = block % 25 === 24;
   const hour = hourOf(time);
-  const headers = { rows: String(rows.length), host, epoch: String(epoch), hour: String(hour) };
+  const headers = {
+    rows: String(rows.length),
+    host,
+    epoch: String(epoch),
+    hour: String(hour),
+    'first-number': String(first),
+  };
   const value = isPoison ? Buffer.from('no frame of anything') : flowFrame(rows);
   await spool.append('sonde.flows', { key: `${host}-${block % 4}`, value, headers });
   ledger.observe(hour, first, number);
   appendFileSync(log, `${epoch} ${first} ${number} ${isPoison ? 'dead' : 'fine'}\n`);
   if (block % 10 === 0) await report();
-  await sleep(3);
+  await sleep(15);
 }
 await report();
 while (spool.depth().messages > 0) await sleep(20);

@@ -213,10 +213,10 @@ describe.skipIf(whyNoKafka !== undefined)('the same on Apache Kafka', () => {
     const { agent, collector } = setUp(cluster.addresses.join(','));
     await Promise.all([agent.start(), collector.start()]);
     const [broker] = cluster.brokers;
-    for (let kill = 0; kill < 15; kill++) {
-      await sleep(500 + Math.random() * 1_500);
+    for (let kill = 0; kill < 12; kill++) {
+      await sleep(200 + Math.random() * 1_000);
       expect(collector.isRunning, collector.line).toBe(true);
-      if (kill % 5 === 4) {
+      if (kill % 4 === 3) {
         await broker?.stop('SIGKILL');
         await broker?.start();
       } else {

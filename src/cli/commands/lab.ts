@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { Command } from 'commander';
 import { SondeError } from '../../model/errors.ts';
 import { readText } from '../flags.ts';
@@ -19,6 +20,12 @@ export function labCommand(): Command {
   const lab = new Command('lab').description(
     'build hosts with Open vSwitch in network namespaces of this machine (needs root)',
   );
+  lab
+    .command('kafka')
+    .description('run Apache Kafka on loopback until Ctrl-C; its jars are fetched once (needs Java 17 and Maven)')
+    .option('--brokers <n>', '1 or 3', '1')
+    .option('--port <n>', 'port of the first broker; the others take the next ones')
+    .action(runKafka);
   place(lab.command('up').description('build a lab'))
     .option('--hosts <n>', 'number of hosts', '2')
     .option('--vms <n>', 'VMs a host', '3')
@@ -86,6 +93,38 @@ export function labCommand(): Command {
       process.exitCode = status;
     });
   return lab;
+}
+
+async function runKafka({ brokers, port }: { brokers: string; port?: string }): Promise<void> {
+  const count = Number(brokers);
+  if (count !== 1 && count !== 3)
+    throw new SondeError('LAB_SPEC_INVALID', { field: '--brokers', value: brokers, expected: '1 or 3' });
+  const first = port === undefined ? undefined : Number(port);
+  if (first !== undefined && !(Number.isInteger(first) && first > 0 && first <= 65_533))
+    throw new SondeError('LAB_SPEC_INVALID', { field: '--port', value: port, expected: 'a port from 1 to 65533' });
+  const [{ createKafkaCluster }, { mkdtemp, rm }, { tmpdir }, { join }] = await Promise.all([
+    import('../../lab/kafka-cluster.ts'),
+    import('node:fs/promises'),
+    import('node:os'),
+    import('node:path'),
+  ]);
+  const directory = await mkdtemp(join(tmpdir(), 'sonde-kafka-'));
+  try {
+    const ports = first === undefined ? {} : { ports: Array.from({ length: count }, (_, i) => first + i) };
+    const cluster = await createKafkaCluster({ directory, brokers: count, ...ports });
+    try {
+      await cluster.start();
+      const addresses = cluster.addresses.join(',');
+      print(
+        `Apache Kafka is up; Ctrl-C ends it and removes what it kept.\n  sonde server --kafka ${addresses}\n  sonde agent --kafka ${addresses}\n`,
+      );
+      await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')]);
+    } finally {
+      await cluster.stop();
+    }
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 function place(command: Command): Command {
