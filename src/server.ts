@@ -70,6 +70,8 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
   const trouble = createRateLimitedLog({ intervalMs: SAME_TROUBLE_MS }, { log, now: Date.now });
   const hasCollector = config.role !== 'control';
   const hasControl = config.role !== 'collector';
+  // The embedded store is the collector's; a ClickHouse server answers everybody.
+  const hasStore = hasCollector || config.clickhouse !== undefined;
   const parts = new Map<PartName, string>([
     ['bus', 'starting'],
     ['store', 'starting'],
@@ -187,7 +189,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
 
   const apiDeps: ApiDeps = {
     ...(hasControl ? { control } : {}),
-    ...(hasCollector ? { queries } : {}),
+    ...(hasStore ? { queries } : {}),
     readiness: () =>
       [...parts].map(([part, reason]) => ({ part, ready: reason === '', ...(reason === '' ? {} : { why: reason }) })),
     registry: metrics,
