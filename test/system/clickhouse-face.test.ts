@@ -127,8 +127,8 @@ describe("ClickHouse's own client", () => {
       await expect(client.command({ query }), query).rejects.toThrow();
     expect(existsSync(outside)).toBe(false);
     expect(await store.query('SELECT count() AS n FROM sonde.flows')).toEqual([{ n: 500 }]);
-    const fine = await client.query({ query: "SELECT 'a;b INTO OUTFILE' AS text -- ; DROP", format: 'JSONEachRow' });
-    expect(await fine.json()).toEqual([{ text: 'a;b INTO OUTFILE' }]);
+    const fine = await client.query({ query: "SELECT 'a;b INTO FILE' AS text -- ; DROP", format: 'JSONEachRow' });
+    expect(await fine.json()).toEqual([{ text: 'a;b INTO FILE' }]);
     await client.close();
   });
 

@@ -25,6 +25,19 @@ test.each([
   ["SELECT 1 INTO\nOUTFILE '/tmp/x'", 'INTO OUTFILE'],
   ["SELECT 1 INTO/**/OUTFILE '/tmp/x'", 'INTO OUTFILE'],
   ["INSERT INTO t SELECT 'SELECT'", 'begins with INSERT'],
+  ["SELECT file('/etc/passwd')", 'reads files'],
+  ["SELECT arrayMap(file, ['/etc/passwd'])", 'reads files'],
+  ["SELECT * APPLY(`file`) FROM (SELECT '/etc/passwd' AS a)", 'reads files'],
+  ['SELECT "\\x66ile"(\'/etc/passwd\')', 'backslash'],
+  ["DESCRIBE url ('http://127.0.0.1/', 'CSV')", 'reads files'],
+  ["DESC /* */ \"url\"/* */('http://127.0.0.1/', 'CSV')", 'reads files'],
+  ["SELECT * FROM sqlite('/tmp/x', 't')", 'reads files'],
+  ["SELECT 1 AS a$b$, 2 INTO OUTFILE '/tmp/x' -- $b$", 'INTO OUTFILE'],
+  ['SELECT 1 AS a$b$; KILL QUERY WHERE 1 -- $b$', '"$"'],
+  ["SELECT 1 // '\n; KILL QUERY WHERE 1 --'", '"//"'],
+  ["SELECT \u2018 ' \u2019; KILL QUERY WHERE 1 -- '", '\u2018'],
+  ['SELECT 1 /* /* */; KILL QUERY WHERE 1 -- */', '"/*"'],
+  ["SELECT 'no end", '"\'"'],
 ])('%j is refused', (text, why) => {
   expect(parseLooking(text)).toContain(why);
 });

@@ -3,6 +3,7 @@ import { mkdir, open, readFile, rm, statfs } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { Session } from 'chdb';
 import { SondeError } from '../../model/errors.ts';
+import { createCleanAnswers } from './chdb-answers.ts';
 import { insertError, queryError } from './chdb-errors.ts';
 import { migrate, type Retention } from './migrations.ts';
 import { parseLooking } from './read-only.ts';
@@ -37,6 +38,10 @@ const ONE_BLOCK = [
 const GUESTS = 2;
 /** An answer is held in memory as a whole. */
 const MOST_RESULT_OCTETS = 512 * 1024 * 1024;
+/** Of one statement; the size of an answer is looked at between its blocks only, and one block can be of any size. */
+const MOST_MEMORY_OCTETS = 1024 * 1024 * 1024;
+/** TOO_MANY_ROWS_OR_BYTES of the engine. */
+const TOO_LARGE = 396;
 
 /**
  * The engine in this process. Its calls run on libuv's thread pool, so the event loop stays free; a connection answers one call at a time, so
@@ -48,6 +53,7 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
   const incoming = join(where, 'incoming');
   const writes = createQueue();
   const reads = createQueue();
+  const answer = createCleanAnswers(where);
   const guests = Array.from({ length: GUESTS }, createQueue);
   let turn = 0;
   let sessions: { readonly writer: Session; readonly reader: Session; readonly guests: readonly Session[] } | undefined;
@@ -81,9 +87,8 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
       const settings = `max_execution_time = ${config.queryTimeoutSeconds}, output_format_json_quote_64bit_integers = 1, date_time_output_format = 'iso'`;
       try {
         const statement = `${sql} SETTINGS ${settings}`;
-        const result = await reader.queryBindAsync(statement, params, {
-          format: 'JSONCompactEachRowWithNamesAndTypes',
-        });
+        const format = 'JSONCompactEachRowWithNamesAndTypes';
+        const result = await answer(reader, () => reader.queryBindAsync(statement, params, { format }));
         return parseRows<Row>(result.text());
       } catch (error) {
         throw queryError(error, where);
@@ -122,9 +127,15 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
       const session = opened().guests[lane] as Session;
       const chosen = statement.format ?? format;
       try {
-        const result = await session.queryBindAsync(statement.sql, params, { format: chosen });
+        const result = await answer(session, () => session.queryBindAsync(statement.sql, params, { format: chosen }));
         const { rowsRead, bytesRead, elapsed } = result;
-        return { format: chosen, bytes: result.bytes(), rowsRead, bytesRead, elapsedSeconds: elapsed };
+        const bytes = result.bytes();
+        // The engine's own limit does not count what it has written to its buffer.
+        if (bytes.length > MOST_RESULT_OCTETS)
+          throw Object.assign(new RangeError(`the answer has more than ${MOST_RESULT_OCTETS} octets`), {
+            clickhouseCode: TOO_LARGE,
+          });
+        return { format: chosen, bytes, rowsRead, bytesRead, elapsedSeconds: elapsed };
       } catch (error) {
         throw queryError(error, where);
       }
@@ -150,7 +161,7 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
         // For good: the engine refuses to leave this mode, and refuses every other setting of a statement in it.
         for (const guest of fresh.guests)
           await guest.queryAsync(
-            `SET max_execution_time = ${config.queryTimeoutSeconds}, max_result_bytes = ${MOST_RESULT_OCTETS}, readonly = 1`,
+            `SET max_execution_time = ${config.queryTimeoutSeconds}, max_result_bytes = ${MOST_RESULT_OCTETS}, max_memory_usage = ${MOST_MEMORY_OCTETS}, readonly = 1`,
           );
       } catch (error) {
         await this.stop();
