@@ -33,7 +33,10 @@ export interface Client {
   /** @throws ServerRefusal; SondeError API_UNREACHABLE, API_ANSWER_INVALID */
   json<T>(method: 'GET' | 'POST' | 'DELETE', path: string, request?: ClientRequest): Promise<T>;
   text(path: string, request?: ClientRequest): Promise<string>;
-  /** Hands the answer on as it comes, octet for octet. The time limit is for each piece. */
+  /**
+   * Hands the answer on as it comes, octet for octet. The time limit is for each piece; what `take` needs does not count.
+   * @throws as `json`, and what `take` throws
+   */
   stream(
     method: 'GET' | 'POST',
     path: string,
@@ -110,22 +113,33 @@ export function createClient({ server, token }: ClientConfig): Client {
   ): Promise<void> {
     const limit = request.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const silence = new AbortController();
-    const timer = setTimeout(() => silence.abort(new DOMException('silence', 'TimeoutError')), limit);
+    const wait = () => setTimeout(() => silence.abort(new DOMException('silence', 'TimeoutError')), limit);
+    let timer = wait();
     let refusal = '';
+    let fault: { readonly of: unknown } | undefined;
     let status = 0;
     try {
       const response = await send(method, path, request, silence.signal);
       status = response.statusCode ?? 0;
       for await (const piece of response as AsyncIterable<Buffer>) {
-        timer.refresh();
-        if (status < 400) await take(piece);
-        else refusal += piece.toString('utf8');
+        clearTimeout(timer);
+        if (status >= 400) refusal += piece.toString('utf8');
+        else {
+          try {
+            await take(piece);
+          } catch (error) {
+            fault = { of: error };
+            break;
+          }
+        }
+        timer = wait();
       }
     } catch (cause) {
       throw new SondeError('API_UNREACHABLE', { where: server, why: reasonOf(cause, limit) }, { cause });
     } finally {
       clearTimeout(timer);
     }
+    if (fault !== undefined) throw fault.of;
     if (status >= 400) throw refusalOf(method, path, status, refusal);
   }
 

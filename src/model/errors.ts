@@ -77,6 +77,11 @@ export const ERRORS = {
     says: '{file} cannot be read: {why}.',
     do: 'Name a file that exists and that this user may read, or - for standard input.',
   },
+  CLI_FILE_UNWRITABLE: {
+    status: 400,
+    says: '{file} cannot be written: {why}.',
+    do: 'Check the path, whether this user may write there, and the space that is left.',
+  },
   CONFIG_FILE_INVALID: {
     status: 400,
     says: 'The configuration file is not understood, {where}: {why}.',

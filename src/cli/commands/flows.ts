@@ -1,9 +1,10 @@
-import { createWriteStream } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { Command, Option } from 'commander';
+import { SondeError } from '../../model/errors.ts';
 import { FLOW_COLUMNS } from '../../model/flow.ts';
-import { type Client, createClient } from '../client.ts';
+import { createClient } from '../client.ts';
 import { addConfigFlags, configOf } from '../flags.ts';
+import { followFlows } from '../follow-flows.ts';
 import { type OutputFormat, print, printJson, printTable, writeOut } from '../output.ts';
 import { compactFlow, FLOW_COLUMNS_SHOWN, type FlowText } from '../render/views.ts';
 
@@ -67,7 +68,11 @@ export function flowsCommand(): Command {
   addConfigFlags(command, 'client').action(async (flags: Flags) => {
     const client = createClient((await configOf('client', flags)).config);
     const query = { ...filterOf(flags), limit: flags.last };
-    if (flags.follow) return follow(client, query, flags.output);
+    if (flags.follow) {
+      if (flags.output === 'csv') print(CSV_HEAD);
+      const { output } = flags;
+      return followFlows(client, query, LINES[output === 'json' ? 'ndjson' : output] ?? compactFlow);
+    }
     const rows = await client.json<FlowText[]>('GET', '/v1/flows', { query });
     const line = LINES[flags.output];
     if (flags.output === 'json') printJson(rows);
@@ -77,39 +82,8 @@ export function flowsCommand(): Command {
   return command.addCommand(exportCommand());
 }
 
-const POLL_MS = 1_000;
-/** Rows may come late: an agent holds them for a second or two, and a busy bus for longer. */
-const LATE_MS = 60_000;
-const MOST = 10_000;
-
-/** Asks again and again for what is new; a row is named by its host, run and number, so none is shown twice. */
-async function follow(client: Client, query: Record<string, string | undefined>, output: OutputFormat): Promise<void> {
-  const line = LINES[output] ?? (output === 'json' ? LINES.ndjson : undefined) ?? compactFlow;
-  if (output === 'csv') print(CSV_HEAD);
-  const seen = new Map<string, number>();
-  let limit = query.limit;
-  for (;;) {
-    const since = seen.size === 0 ? query.since : new Date(Date.now() - LATE_MS).toISOString();
-    const rows = await client
-      .json<FlowText[]>('GET', '/v1/flows', { query: { ...query, since, limit } })
-      .catch((error) => {
-        // Before the first answer it is a mistake, afterwards a server that comes back.
-        if (limit === query.limit) throw error;
-        return [];
-      });
-    for (const row of rows.reverse()) {
-      const name = `${row.host} ${row.epoch} ${row.number}`;
-      if (!seen.has(name)) print(line(row));
-      seen.set(name, Date.now());
-    }
-    if (rows.length === MOST)
-      process.stderr.write(`More than ${MOST} rows a minute match: some are left out. Narrow the choice.\n`);
-    for (const [name, at] of seen) if (at < Date.now() - 2 * LATE_MS) seen.delete(name);
-    if (seen.size === 0) seen.set('', Date.now());
-    limit = String(MOST);
-    await sleep(POLL_MS);
-  }
-}
+/** Slices of time in which no row matches send nothing. */
+const EXPORT_TIMEOUT_MS = 600_000;
 
 function exportCommand(): Command {
   const command = addFilters(
@@ -125,16 +99,18 @@ function exportCommand(): Command {
       const given = { ...flags, ...self.optsWithGlobals<Flags>() } as Flags & { format: string; file?: string };
       const client = createClient((await configOf('client', given)).config);
       const query = { ...filterOf(given), format: given.format };
-      if (given.file === undefined) return client.stream('GET', '/v1/flows/export', { query }, writeOut);
-      const file = createWriteStream(given.file);
-      const written = Promise.withResolvers<void>();
-      file.on('error', written.reject).on('close', () => written.resolve());
-      await client.stream('GET', '/v1/flows/export', { query }, async (piece) => {
-        if (!file.write(piece))
-          await Promise.race([new Promise<void>((resolve) => file.once('drain', () => resolve())), written.promise]);
-      });
-      file.end();
-      await written.promise;
+      const request = { query, timeoutMs: EXPORT_TIMEOUT_MS };
+      const { file } = given;
+      if (file === undefined) return client.stream('GET', '/v1/flows/export', request, writeOut);
+      const refuse = (cause: unknown): never => {
+        throw new SondeError('CLI_FILE_UNWRITABLE', { file, why: (cause as Error).message }, { cause });
+      };
+      const handle: FileHandle = await open(file, 'w').catch(refuse);
+      try {
+        await client.stream('GET', '/v1/flows/export', request, (piece) => handle.writeFile(piece).catch(refuse));
+      } finally {
+        await handle.close();
+      }
     },
   );
 }
