@@ -71,18 +71,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       produce: bus.produce,
       log,
       metrics,
-      onDropped(reason, headers) {
-        for (const { epoch: of, hour, rows, 'first-number': first } of headers)
-          if (of !== undefined)
-            ledger.drop({
-              stage: 'spool',
-              reason,
-              epoch: Number(of),
-              hour: Number(hour),
-              rows: Number(rows),
-              ...(first === undefined ? {} : { first: Number(first) }),
-            });
-      },
+      onDropped: (reason, rows) => ledger.drop({ stage: 'spool', reason, ...rows }),
     },
   );
   let directory: Directory = createDirectory({ ports: [], endpoints: [], routerOf: () => undefined });

@@ -12,6 +12,7 @@ import {
   SEGMENT_HEADER_OCTETS,
   type SpoolEntry,
 } from './spool-segment.ts';
+import { minus, plus, type Tally, tallyOf } from './spool-tally.ts';
 
 /** One file of the queue. */
 export interface Segment {
@@ -24,6 +25,8 @@ export interface Segment {
   octets: number;
   messages: number;
   rows: number;
+  /** What is in it and neither delivered nor given up, by run and hour. */
+  left: Tally;
   /** Of these, what is delivered or given up. */
   readonly done: { offset: number; messages: number; rows: number };
 }
@@ -36,7 +39,7 @@ export interface SpoolFiles {
   /** Octets of all files. */
   octets(): number;
   /** One write for all entries. @throws what the file system throws; nothing was appended then */
-  append(entries: readonly Buffer[], rows: number): Promise<void>;
+  append(entries: readonly Buffer[], rows: number, tally: Tally): Promise<void>;
   /** Ends the current segment; the next append begins another. */
   roll(): Promise<void>;
   /** Entries of one topic from where `segment` is done, at least one. */
@@ -44,8 +47,8 @@ export interface SpoolFiles {
     segment: Segment,
     limits: { readonly messages: number; readonly octets: number },
   ): Promise<Decoded<SpoolEntry[]>>;
-  /** Counts entries up to `offset` as done, and keeps that. */
-  advance(segment: Segment, offset: number, messages: number, rows: number): Promise<void>;
+  /** Counts `entries`, the next ones of `segment`, as done, and keeps that. */
+  advance(segment: Segment, entries: readonly SpoolEntry[]): Promise<void>;
   remove(segment: Segment): Promise<void>;
   close(): Promise<void>;
 }
@@ -91,7 +94,7 @@ export async function openSpoolFiles(directory: string, onTorn: (octets: number)
       throw error;
     }
     const segment: Segment = {
-      ...{ ordinal, path, series, first: next, octets: SEGMENT_HEADER_OCTETS, messages: 0, rows: 0 },
+      ...{ ordinal, path, series, first: next, octets: SEGMENT_HEADER_OCTETS, messages: 0, rows: 0, left: new Map() },
       done: { offset: SEGMENT_HEADER_OCTETS, messages: 0, rows: 0 },
     };
     segments.push(segment);
@@ -110,7 +113,7 @@ export async function openSpoolFiles(directory: string, onTorn: (octets: number)
       return current?.segment;
     },
     octets: () => segments.reduce((sum, { octets }) => sum + octets, 0),
-    async append(entries, rows) {
+    async append(entries, rows, tally) {
       current ??= await begin();
       const { segment, file } = current;
       const octets = Buffer.concat(entries);
@@ -124,6 +127,7 @@ export async function openSpoolFiles(directory: string, onTorn: (octets: number)
       segment.octets += octets.length;
       segment.messages += entries.length;
       segment.rows += rows;
+      segment.left = plus(segment.left, tally);
       next += entries.length;
     },
     roll,
@@ -143,11 +147,13 @@ export async function openSpoolFiles(directory: string, onTorn: (octets: number)
         await file.close();
       }
     },
-    async advance(segment, offset, messages, rows) {
-      segment.done.offset = offset;
-      segment.done.messages += messages;
-      segment.done.rows += rows;
-      await writePosition(positionFile, { ordinal: segment.ordinal, offset });
+    async advance(segment, entries) {
+      const { done } = segment;
+      done.offset += entries.at(-1)?.end ?? 0;
+      done.messages += entries.length;
+      done.rows += entries.reduce((sum, { message }) => sum + rowsOf(message), 0);
+      segment.left = minus(segment.left, tallyOf(entries.map(({ message }) => message)));
+      await writePosition(positionFile, { ordinal: segment.ordinal, offset: done.offset });
     },
     async remove(segment) {
       const index = segments.indexOf(segment);
@@ -178,18 +184,19 @@ async function scan(
     return undefined;
   }
   const done = { offset: SEGMENT_HEADER_OCTETS, messages: 0, rows: 0 };
-  let [octets, messages, rows] = [SEGMENT_HEADER_OCTETS, 0, 0];
+  let [octets, messages, rows, left] = [SEGMENT_HEADER_OCTETS, 0, 0, new Map() as Tally];
   for (let entry = decodeEntry(bytes, octets); !(entry instanceof WireError); entry = decodeEntry(bytes, octets)) {
     octets = entry.end;
     messages++;
     rows += rowsOf(entry.message);
     if (octets <= doneTo) Object.assign(done, { offset: octets, messages, rows });
+    else left = plus(left, tallyOf([entry.message]));
   }
   if (octets < bytes.length) {
     onTorn(bytes.length - octets);
     await truncate(path, octets);
   }
-  return { ordinal, path, ...header, octets, messages, rows, done };
+  return { ordinal, path, ...header, octets, messages, rows, left, done };
 }
 
 function decodeAll(bytes: Buffer, most: number): Decoded<SpoolEntry[]> {

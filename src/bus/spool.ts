@@ -9,6 +9,7 @@ import type { Bus, OutgoingMessage } from './bus.ts';
 import { lockDirectory } from './directory-lock.ts';
 import { openSpoolFiles, type Segment, type SpoolFiles } from './spool-files.ts';
 import { encodeEntry, rowsOf, type SpoolEntry } from './spool-segment.ts';
+import { minus, plus, type TalliedRows, type Tally, tallyOf } from './spool-tally.ts';
 
 export interface SpoolConfig {
   /** Made where it is missing. */
@@ -21,8 +22,8 @@ export interface SpoolDeps {
   readonly produce: Bus['produce'];
   readonly log: Pick<Logger, 'warn'>;
   readonly metrics: Registry;
-  /** Told of messages that were appended and will not be delivered, with their headers; not of those that `append` refused. */
-  readonly onDropped?: (reason: SpoolDropReason, headers: readonly Readonly<Record<string, string>>[]) => void;
+  /** Told of flow rows that were appended and will not be delivered, once each; not of those that `append` refused. */
+  readonly onDropped?: (reason: SpoolDropReason, rows: TalliedRows) => void;
   /** Milliseconds since the epoch, UTC. */
   readonly now?: () => number;
 }
@@ -58,8 +59,6 @@ export interface Spool {
 
 /** One call of produce. The bus takes it whole or not at all. */
 const BATCH = { messages: 500, octets: 1024 * 1024 };
-/** All that is left of a segment. */
-const WHOLE = { messages: Number.MAX_SAFE_INTEGER, octets: Number.MAX_SAFE_INTEGER };
 /** Segments that share the space; dropping costs one of them at a time. */
 const SHARES = 8;
 const SEGMENT_OCTETS = 16 * 1024 * 1024;
@@ -68,6 +67,7 @@ const RETRY = { leastMs: 100, mostMs: 10_000 };
 interface Pending {
   readonly entry: Buffer;
   readonly rows: number;
+  readonly tally: Tally;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -92,7 +92,9 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
   let draining: Promise<void> = Promise.resolve();
   let wake: () => void = () => {};
   /** Entries that produce has now; they are its affair even when their segment is dropped. */
-  let underWay: { readonly segment: Segment; readonly messages: number; readonly rows: number } | undefined;
+  let underWay:
+    | { readonly segment: Segment; readonly messages: number; readonly rows: number; readonly tally: Tally }
+    | undefined;
 
   function depth(): { messages: number; rows: number; octets: number } {
     let [messages, rows, octets] = [0, 0, 0];
@@ -106,11 +108,9 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
 
   const metrics = createMetrics(deps.metrics, depth);
 
-  const tell = (reason: SpoolDropReason, entries: readonly SpoolEntry[]): void =>
-    deps.onDropped?.(
-      reason,
-      entries.map(({ message }) => message.headers),
-    );
+  const tell = (reason: SpoolDropReason, tally: Tally): void => {
+    for (const rows of tally.values()) deps.onDropped?.(reason, rows);
+  };
 
   function drop(reason: SpoolDropReason, messages: number, rows: number, cause?: unknown): void {
     if (messages === 0) return;
@@ -122,13 +122,10 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
   }
 
   async function dropSegment(files: SpoolFiles, segment: Segment, reason: SpoolDropReason): Promise<void> {
-    const spared = underWay?.segment === segment ? underWay : { messages: 0, rows: 0 };
-    const { messages, rows, done } = segment;
-    if (deps.onDropped !== undefined) {
-      // What is in it is worth a look: whoever keeps the ledger has to know which rows went.
-      const entries = await files.read(segment, WHOLE).catch((error: Error) => error);
-      if (!(entries instanceof Error)) tell(reason, entries.slice(spared.messages));
-    }
+    const spared = underWay?.segment === segment ? underWay : { messages: 0, rows: 0, tally: new Map() };
+    const { messages, rows, left, done } = segment;
+    // Nothing is waited for before the segment is out of the list: what is delivered meanwhile would be told as dropped too.
+    tell(reason, minus(left, spared.tally));
     drop(reason, messages - done.messages - spared.messages, rows - done.rows - spared.rows);
     await files.remove(segment);
   }
@@ -144,6 +141,7 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
         return await files.append(
           batch.map(({ entry }) => entry),
           rows,
+          batch.reduce((sum, { tally }) => plus(sum, tally), new Map() as Tally),
         );
       } catch (error) {
         const victim = files.segments[0];
@@ -221,7 +219,7 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
 
   function refuse(entries: readonly SpoolEntry[], cause: unknown): number {
     drop('refused', entries.length, sumRows(entries), cause);
-    tell('refused', entries);
+    tell('refused', tallyOfEntries(entries));
     return entries.length;
   }
 
@@ -252,17 +250,16 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
         await sleep(RETRY.mostMs, undefined, { signal }).catch(() => {});
         continue;
       }
-      underWay = { segment, messages: entries.length, rows: sumRows(entries) };
+      underWay = { segment, messages: entries.length, rows: sumRows(entries), tally: tallyOfEntries(entries) };
       const count = await deliver(segment, entries, signal);
       underWay = undefined;
       const gone = entries.slice(count ?? 0);
       if (!files.segments.includes(segment)) {
         drop('spool_full', gone.length, sumRows(gone));
-        tell('spool_full', gone);
+        tell('spool_full', tallyOfEntries(gone));
       }
       if (count === undefined) return;
-      const end = segment.done.offset + (entries[count - 1] as SpoolEntry).end;
-      await files.advance(segment, end, count, sumRows(entries.slice(0, count))).catch((error: unknown) => {
+      await files.advance(segment, entries.slice(0, count)).catch((error: unknown) => {
         // The bus recognises what comes again.
         metrics.failures.inc();
         log.warn({ err: error }, 'the spool cannot keep its position');
@@ -304,7 +301,13 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
       }
       const { files } = open;
       const { promise, resolve, reject } = Promise.withResolvers<void>();
-      pending.push({ entry: encodeEntry(topic, message, now()), rows: rowsOf(message), resolve, reject });
+      pending.push({
+        entry: encodeEntry(topic, message, now()),
+        rows: rowsOf(message),
+        tally: tallyOf([message]),
+        resolve,
+        reject,
+      });
       writing ??= flush(files);
       return promise;
     },
@@ -326,6 +329,8 @@ async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promi
     signal.removeEventListener('abort', abort);
   }
 }
+
+const tallyOfEntries = (entries: readonly SpoolEntry[]): Tally => tallyOf(entries.map(({ message }) => message));
 
 function sumRows(entries: readonly SpoolEntry[]): number {
   return entries.reduce((sum, { message }) => sum + rowsOf(message), 0);

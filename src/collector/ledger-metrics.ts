@@ -10,6 +10,11 @@ export const METRICS = {
     help: 'Flow rows of the last 24 hours over all hosts, by what became of them: observed = stored + dropped + in_flight + missing.',
     labels: { term: TERMS },
   },
+  sonde_ledger_missing_rows: {
+    type: 'gauge',
+    help: 'Flow rows by which hosts and hours of the last 24 hours do not close: lost ones, and those that are stored more than once. Neither hides the other.',
+    labels: { kind: ['lost', 'doubled'] },
+  },
   sonde_ledger_failures_total: { type: 'counter', help: 'Times that the ledger could not be read.' },
 } as const satisfies MetricTable;
 
@@ -35,11 +40,10 @@ export function createLedgerMetrics(
   async function refresh(): Promise<void> {
     try {
       const lines = await read(now() - hours * HOUR_MS);
-      for (const term of TERMS)
-        metrics.sonde_ledger_rows.set(
-          { term },
-          lines.reduce((sum, line) => sum + rowsOf(line, term), 0),
-        );
+      for (const term of TERMS) metrics.sonde_ledger_rows.set({ term }, sum(lines.map((line) => rowsOf(line, term))));
+      const left = lines.map(({ missing }) => missing);
+      metrics.sonde_ledger_missing_rows.set({ kind: 'lost' }, sum(left.filter((rows) => rows > 0)));
+      metrics.sonde_ledger_missing_rows.set({ kind: 'doubled' }, -sum(left.filter((rows) => rows < 0)));
     } catch (error) {
       metrics.sonde_ledger_failures_total.inc();
       onFailure(error);
@@ -58,6 +62,8 @@ export function createLedgerMetrics(
     },
   };
 }
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, each) => total + each, 0);
 
 function rowsOf(line: LedgerLine, term: (typeof TERMS)[number]): number {
   return term === 'dropped' ? line.dropped.reduce((sum, { rows }) => sum + rows, 0) : line[term];

@@ -14,6 +14,8 @@ export interface DroppedRows {
   readonly rows: number;
   /** Number of the first of them, where it is known: then they count as observed, whether or not their own run lived to say so. */
   readonly first?: number;
+  /** Number behind the last of them; without it they follow one another from `first`. */
+  readonly next?: number;
 }
 
 /** Hours of which an agent still tells; what it told before is kept by the store. */
@@ -41,10 +43,10 @@ export function createLedger({ host, epoch }: LedgerConfig) {
     observe(hour: number, first: number, next: number): void {
       widen(epoch, hour, first, next);
     },
-    drop({ first, ...dropped }: DroppedRows): void {
+    drop({ first, next, ...dropped }: DroppedRows): void {
       const key = `${dropped.epoch} ${dropped.hour} ${dropped.stage} ${dropped.reason}`;
       drops.set(key, { ...dropped, rows: (drops.get(key)?.rows ?? 0) + dropped.rows });
-      if (first !== undefined) widen(dropped.epoch, dropped.hour, first, first + dropped.rows);
+      if (first !== undefined) widen(dropped.epoch, dropped.hour, first, next ?? first + dropped.rows);
     },
     /** All of the newest hours, and all drops. `at`: microseconds since the epoch. */
     report(at: number, { spoolRows, lostRecords }: { spoolRows: number; lostRecords: number }): LedgerReport {

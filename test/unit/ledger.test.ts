@@ -1,6 +1,9 @@
+import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
+import { createLedgerMetrics } from '../../src/collector/ledger-metrics.ts';
 import { assembleLedger, type ReportedHour, type StoredHour } from '../../src/model/ledger.ts';
 import { createLedger } from '../../src/probe/ledger.ts';
+import { eventually } from '../support/eventually.ts';
 
 const HOUR = 1_789_992_000;
 const EPOCH = 1_789_990_000_000_000;
@@ -73,4 +76,25 @@ it('an agent reports ranges and drops, of earlier runs too, cumulatively', () =>
     { epoch: EPOCH - 5, hour: HOUR, stage: '', reason: '', first: 40, value: 54 },
     { epoch: EPOCH - 5, hour: HOUR, stage: 'spool', reason: 'spool_full', first: 0, value: 14 },
   ]);
+});
+
+it('shows lost and doubled rows by metrics of their own, so that neither hides the other', async () => {
+  const registry = new Registry();
+  const at = (missing: number) => ({
+    ...{ host: 'h', hour: '2026-09-21T12:00:00.000Z', observed: 0, stored: 0, dropped: [], in_flight: 0, missing },
+  });
+  const read = async () => [at(5), at(-3), at(-2), at(0)];
+  const metrics = createLedgerMetrics(
+    { everyMs: 1, hours: 24 },
+    { read, now: () => NOW, metrics: registry, onFailure: (error) => expect(error).toBeUndefined() },
+  );
+  metrics.start();
+  await eventually(async () => {
+    const { values } = (await registry.getSingleMetric('sonde_ledger_missing_rows')?.get()) ?? { values: [] };
+    expect(values.map(({ labels, value }) => [labels.kind, value])).toEqual([
+      ['lost', 5],
+      ['doubled', 5],
+    ]);
+  });
+  await metrics.stop();
 });

@@ -56,7 +56,6 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     // All rows of a block have one time, so it is of one hour.
     const hour = hourOf(blockTime);
     const next = join.counts.rows;
-    deps.ledger?.observe(hour, next - rows, next);
     const headers = {
       'content-type': 'application/vnd.clickhouse.native',
       'content-encoding': 'zstd',
@@ -73,15 +72,17 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     writer.reset();
     // Compression runs off the main thread; the chain keeps the blocks in order.
     delivery = delivery.then(async () => {
+      // Observed only now that it is decided: rows that die with the agent before anybody took them were never told of.
       try {
         const value = await compress(block, FRAME);
         await deps.deliver({ rows, value, headers });
+        deps.ledger?.observe(hour, next - rows, next);
         counts.blocks++;
         counts.octets += value.length;
         counts.rowsDelivered += rows;
       } catch (error) {
         counts.rowsFailed += rows;
-        deps.ledger?.drop({ stage: 'recorder', reason: 'not_kept', epoch, hour, rows });
+        deps.ledger?.drop({ stage: 'recorder', reason: 'not_kept', epoch, hour, rows, first: next - rows });
         deps.onError(error, rows);
       }
     });
