@@ -13,8 +13,11 @@ import { createWorld } from './control/world.ts';
 import { createIntegrationBridge } from './link/integration-bridge.ts';
 import { COLLECTOR_SET } from './model/datapath.ts';
 import { SondeError } from './model/errors.ts';
+import type { IdentityReport } from './model/identity.ts';
+import type { LedgerReport } from './model/ledger.ts';
 import { createRecorder } from './probe/flows/recorder.ts';
 import { createDirectory, type Directory } from './probe/identity/directory.ts';
+import { createIdentityHistory, residents } from './probe/identity/history.ts';
 import { createLedger } from './probe/ledger.ts';
 import { registerProbeMetrics } from './probe/metrics.ts';
 import { createIpfixSource } from './probe/sources/ipfix.ts';
@@ -38,7 +41,7 @@ const RECORDER = { holdUs: 1_000_000, idleUs: 120_000_000, blockRows: 2000, tick
 const IPFIX_MAX_FLOWS = 1_000_000;
 const RECEIVE_BUFFER_OCTETS = 8 * 1024 * 1024;
 const HEARTBEAT_MS = 5000;
-/** How often the agent tells the ledger what it has seen. Reports are cumulative. */
+/** How often the agent tells the ledger what it has seen, and whom it has seen for the first time. */
 const REPORT_MS = 15_000;
 const RETRY_MS = 2000;
 const SAME_TROUBLE_MS = 30_000;
@@ -65,6 +68,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
   /** Names this run in flow rows and in the ledger. */
   const epoch = Date.now() * 1000;
   const ledger = createLedger({ host: config.host, epoch });
+  const identities = createIdentityHistory(config.host);
   const spool = createSpool(
     { directory: join(config.stateDir, 'spool'), maxOctets: config.spoolMax },
     {
@@ -149,6 +153,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
           rule: world.rule,
           deliver: ({ value, headers }) => spool.append('sonde.flows', { key: config.host, value, headers }),
           ledger,
+          identities,
           now: () => Date.now() * 1000,
           onError: (error, rows) => trouble.error('recorder', { error, rows }, 'flow rows could not be kept'),
         },
@@ -156,19 +161,24 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       const { ipfix, address } = await listenForIpfix(recorder.add);
       registerProbeMetrics(metrics, ipfix, recorder);
       recorder.start();
-      const report = (): Promise<void> => {
+      const tell = (report: LedgerReport | IdentityReport): Promise<void> =>
+        spool
+          .append('sonde.events', { key: config.host, value: Buffer.from(JSON.stringify(report)) })
+          .catch((error) => trouble.warn('reports', { error, kind: report.kind }, 'a report could not be kept'));
+      const report = async (isLast: boolean): Promise<void> => {
+        const now = Date.now() * 1000;
         const { rows: spoolRows } = spool.depth();
-        const said = ledger.report(Date.now() * 1000, { spoolRows, lostRecords: ipfix.counts().lost });
-        return spool
-          .append('sonde.events', { key: config.host, value: Buffer.from(JSON.stringify(said)) })
-          .catch((error) => trouble.warn('ledger', { error }, 'a report for the ledger could not be kept'));
+        await tell(ledger.report(now, { spoolRows, lostRecords: ipfix.counts().lost }));
+        // Guests that are silent are there as well.
+        for (const sighting of residents(bridge.ports(), directory, now)) identities.see(sighting);
+        for (const said of identities.report(now, isLast)) await tell(said);
       };
-      const reports = setInterval(report, REPORT_MS);
+      const reports = setInterval(() => report(false), REPORT_MS);
       stops.push(async () => {
         clearInterval(reports);
         await ipfix.stop();
         await recorder.stop();
-        await report();
+        await report(true);
       });
       const exporter = {
         collectorSet: COLLECTOR_SET,

@@ -15,7 +15,7 @@ import { createLedgerMetrics } from './collector/ledger-metrics.ts';
 import { registerCollectorMetrics } from './collector/metrics.ts';
 import { createChdbStore } from './collector/store/chdb-store.ts';
 import { createClickhouseStore } from './collector/store/clickhouse-store.ts';
-import { connectionsQuery } from './collector/store/connections.ts';
+import { findConnections } from './collector/store/connections.ts';
 import { exportFlows } from './collector/store/export.ts';
 import { readLedger } from './collector/store/ledger.ts';
 import type { Retention } from './collector/store/migrations.ts';
@@ -26,7 +26,7 @@ import { type KafkaSettings, kafkaSettingsOf } from './config/kafka.ts';
 import type { ServerConfig } from './config/load.ts';
 import { createApplier } from './control/intents/applier.ts';
 import { createWorld } from './control/world.ts';
-import type { Connection, Peer } from './model/connection.ts';
+import type { Peer } from './model/connection.ts';
 import { SondeError } from './model/errors.ts';
 import type { HostStatus } from './model/host.ts';
 import type { FinishedTrace } from './model/trace.ts';
@@ -49,10 +49,9 @@ const STORE_RETRY_MS = 2_000;
 type PartName = 'bus' | 'store' | 'collector' | 'control';
 
 function retentionOf(config: ServerConfig): Retention {
-  const { keepFlows, keepConnections, keepMinutes, keepHours, keepTraces, keepEvents } = config;
+  const { keepFlows, keepMinutes, keepHours, keepTraces, keepEvents } = config;
   return {
     flows: keepFlows,
-    connection_sides: keepConnections,
     flows_1m: keepMinutes,
     flows_1h: keepHours,
     // The ledger is about as long as the sums are.
@@ -168,10 +167,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
       return store.query<Talker>(sql, params);
     },
     sql: (sql, options) => store.raw(sql, options),
-    async connections(filter) {
-      const { sql, params } = connectionsQuery(filter);
-      return store.query<Connection>(sql, params);
-    },
+    connections: (filter) => findConnections(store, filter, Date.now()),
     async peers(request) {
       const { sql, params } = peersOf(request);
       return store.query<Peer>(sql, params);

@@ -160,12 +160,11 @@ export const OPTIONS = {
     canBeNone: true,
     doc: "Where the embedded store answers ClickHouse's HTTP interface, read-only, for its clients and Grafana. The password is the token; port 0 takes a free one, none switches it off.",
   },
-  keepFlows: { for: ['server'], type: 'wholeDays', default: '30d', doc: 'How long flow rows are kept.' },
-  keepConnections: {
+  keepFlows: {
     for: ['server'],
     type: 'wholeDays',
     default: '30d',
-    doc: 'How long connections, both sides joined, are kept.',
+    doc: 'How long flow rows are kept, and connections, which are joined from them.',
   },
   keepMinutes: { for: ['server'], type: 'wholeDays', default: '60d', doc: 'How long sums a minute are kept.' },
   keepHours: { for: ['server'], type: 'wholeDays', default: '400d', doc: 'How long sums an hour are kept.' },

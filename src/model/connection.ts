@@ -29,15 +29,19 @@ export interface Connection {
   readonly service_port: number;
   readonly client_vm: string;
   readonly client_application: string;
+  readonly client_project: string;
   readonly client_host: string;
   readonly client_address: string;
   readonly client_port: number;
   readonly server_vm: string;
   readonly server_application: string;
+  readonly server_project: string;
   readonly server_host: string;
   readonly server_address: string;
   readonly verdict: string;
   readonly rule: string;
+  /** Why packets were dropped; '' where none were. */
+  readonly reason: string;
   readonly client_tx_octets: number | null;
   readonly client_rx_octets: number | null;
   readonly server_tx_octets: number | null;

@@ -5,8 +5,9 @@ import { zstdDecompressSync } from 'node:zlib';
 import { Session } from 'chdb';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { flowMessages, USUAL_DATA } from '../../bench/flow-data.ts';
+import { SINKS } from '../../src/collector/sinks.ts';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
-import { connectionsQuery } from '../../src/collector/store/connections.ts';
+import { findConnections } from '../../src/collector/store/connections.ts';
 import { identityAt, peersOf } from '../../src/collector/store/queries.ts';
 import { VIEWS } from '../../src/collector/store/rollups.ts';
 import { createTable, createView, TABLES } from '../../src/collector/store/schema.ts';
@@ -58,19 +59,14 @@ describe('what is made of flow rows', () => {
 
   const total = (name: string): number => rows.reduce((sum, row) => sum + Number(row[name]), 0);
 
-  it.each([['flows'], ['flows_1m'], ['flows_1h'], ['connection_sides']])(
-    'adds up in %s, repeated tokens or not',
-    async (table) => {
-      const count = table === 'flows' ? 'count()' : 'sum(rows)';
-      expect(
-        await store.query(
-          `SELECT ${count} AS rows, sum(tx_octets) AS tx, sum(rx_packets) AS rx, sum(drop_packets) AS dropped FROM sonde.${table}`,
-        ),
-      ).toEqual([
-        { rows: rows.length, tx: total('tx_octets'), rx: total('rx_packets'), dropped: total('drop_packets') },
-      ]);
-    },
-  );
+  it.each([['flows'], ['flows_1m'], ['flows_1h']])('adds up in %s, repeated tokens or not', async (table) => {
+    const count = table === 'flows' ? 'count()' : 'sum(rows)';
+    expect(
+      await store.query(
+        `SELECT ${count} AS rows, sum(tx_octets) AS tx, sum(rx_packets) AS rx, sum(drop_packets) AS dropped FROM sonde.${table}`,
+      ),
+    ).toEqual([{ rows: rows.length, tx: total('tx_octets'), rx: total('rx_packets'), dropped: total('drop_packets') }]);
+  });
 
   it('counts rows for the ledger by host and run', async () => {
     const expected = new Map<string, { rows: number; first: number; last: number }>();
@@ -108,6 +104,37 @@ describe('what is made of flow rows', () => {
     }
   });
 
+  it('joins both sides of every connection, whether asked for few or for all', async () => {
+    const expected = new Map<string, Record<string, number>>();
+    for (const row of rows) {
+      const id = BigInt(row.connection as bigint)
+        .toString(16)
+        .padStart(16, '0');
+      const sums = expected.get(id) ?? { client: 0, server: 0 };
+      sums[row.side as string]! += Number(row.tx_octets);
+      expected.set(id, sums);
+    }
+    const times = rows.map(({ time }) => Number(time) / 1000);
+    const span = { since: Math.min(...times) - 60_000, until: Math.max(...times) + 1000 };
+    const all = await findConnections(store, { ...span, limit: 10_000 }, 0);
+    // Some tuples are used more than once, as connections of their own.
+    const found = new Map<string, Record<string, number>>();
+    for (const { connection, client_tx_octets, server_tx_octets } of all) {
+      const { client = 0, server = 0 } = found.get(connection) ?? {};
+      found.set(connection, { client: client + (client_tx_octets ?? 0), server: server + (server_tx_octets ?? 0) });
+    }
+    expect(found).toEqual(expected);
+    expect(new Set(all.map(({ connection, opened }) => `${connection} ${opened}`)).size).toBe(all.length);
+    // In several steps back in time, each with its own connections.
+    const few = await findConnections(store, { ...span, limit: 150 }, 0);
+    expect(few.length).toBe(150);
+    const newest = all.slice(0, 300).map(({ connection }) => connection);
+    expect(newest).toEqual(expect.arrayContaining(few.map(({ connection }) => connection)));
+    const vm = rows[0]?.vm as string;
+    const isOf = ({ client_vm: client, server_vm: server }: Connection): boolean => client === vm || server === vm;
+    expect(await findConnections(store, { ...span, vm, limit: 10_000 }, 0)).toEqual(all.filter(isOf));
+  });
+
   it('finds one VM from either end without reading everything', async () => {
     const peer = rows[5]?.peer_vm as string;
     const [plan] = await store.query<{ text: string }>(
@@ -116,16 +143,40 @@ describe('what is made of flow rows', () => {
     );
     expect(plan?.text).toContain('by_peer');
   });
+});
 
-  it('remembers who was behind an endpoint', async () => {
-    const row = rows[10] as Record<string, string>;
-    const [found] = await ask<Record<string, string>>(
-      identityAt({ who: row.endpoint as string, at: Number(row.time) / 1000 + 60_000 }),
-    );
-    expect(found).toMatchObject({ vm: row.vm, application: row.application, host: row.host });
-    expect(await ask(identityAt({ who: row.endpoint as string, at: Number(row.start) / 1000 - 3_600_000 }))).toEqual(
-      [],
-    );
+describe('who was behind an address', () => {
+  const ask1 = (who: string, seconds: number): Promise<Record<string, string>[]> =>
+    ask(identityAt({ who, at: NOON / 1000 + seconds * 1000 }));
+
+  it('is known of any time, whatever came twice or late', async () => {
+    const entry = { endpoint: 'e1', vm: 'web', vm_uuid: 'u1', project: 'p', network: 'n', identity_source: 'document' };
+    const report = (host: string, ...entries: object[]): Uint8Array =>
+      Buffer.from(JSON.stringify({ kind: 'identities', at: NOON, host, beyond: 0, entries }));
+    const seen = (from: number, to: number, cells: object): object => ({
+      ...entry,
+      application: 'shop',
+      address: '10.0.0.7',
+      first: NOON + from * SECOND,
+      last: NOON + to * SECOND,
+      ...cells,
+    });
+    const reports = [
+      // Moved and renamed after 100 s; what is older comes last, and once more.
+      report('h2', seen(100, 200, { application: 'cellar' })),
+      report('h1', seen(0, 50, {}), seen(0, 90, { address: '2001:db8::7' })),
+      report('h1', seen(0, 50, {})),
+    ];
+    const sink = SINKS.find(({ topic }) => topic === 'sonde.events')!;
+    for (const [i, value] of reports.entries()) {
+      const message = { partition: 0, offset: i, timestamp: 0, key: null, value, headers: {} };
+      await store.insertNative('events', sink.body([message]), { token: `identity ${i}`, compression: 'none' });
+    }
+    expect(await ask1('10.0.0.7', -1)).toEqual([]);
+    expect(await ask1('10.0.0.7', 60)).toMatchObject([{ vm: 'web', application: 'shop', host: 'h1', endpoint: 'e1' }]);
+    expect(await ask1('10.0.0.7', 150)).toMatchObject([{ application: 'cellar', host: 'h2' }]);
+    expect(await ask1('2001:db8::7', 150)).toMatchObject([{ application: 'shop', host: 'h1' }]);
+    expect(await ask1('web', 60)).toMatchObject([{ endpoint: 'e1' }]);
   });
 });
 
@@ -157,8 +208,10 @@ describe('connections', () => {
     });
   };
   const found = (filter: Partial<ConnectionFilter> = {}): Promise<Connection[]> =>
-    ask<Connection>(
-      connectionsQuery({ vm: 'web', since: NOON / 1000 - 60_000, until: NOON / 1000 + 86_400_000, ...filter }),
+    findConnections(
+      store,
+      { vm: 'web', since: NOON / 1000 - 60_000, until: NOON / 1000 + 86_400_000, ...filter },
+      Date.now(),
     );
   const skew = 3 * SECOND;
 
@@ -242,6 +295,18 @@ describe('connections', () => {
     ]);
   });
 
+  it('are a view for SQL, by when they were opened', async () => {
+    const [all, viewed] = [
+      await found({ vm: undefined as never, limit: 1000 }),
+      await store.query<Connection>(
+        "SELECT * FROM sonde.connections(since = toDateTime64('2026-01-01 11:59:00', 6, 'UTC'), until = toDateTime64('2026-01-02 12:00:00', 6, 'UTC')) ORDER BY opened DESC, connection",
+      ),
+    ];
+    const mine = ({ client_vm }: Connection): boolean => client_vm.startsWith('web');
+    expect(viewed.filter(mine)).toEqual(all.filter(mine));
+    expect(viewed.filter(mine).length).toBeGreaterThan(5);
+  });
+
   it('say which of them one side alone has seen, and are found by every filter', async () => {
     const ids = async (filter: Partial<ConnectionFilter>): Promise<string[]> =>
       [...new Set((await found(filter)).map(({ connection }) => connection.slice(-1)))].sort();
@@ -280,7 +345,7 @@ SELECT fromUnixTimestamp64Micro(toInt64(${NOON} + number % 3 * 86400000000 + num
     const sums = [{ rows: 60_000, octets: (60_000 * 59_999) / 2 }];
     const check = async (): Promise<void> => {
       expect(await store.query('SELECT count() AS rows, sum(tx_octets) AS octets FROM sonde.flows')).toEqual(sums);
-      for (const table of ['flows_1m', 'flows_1h', 'connection_sides'])
+      for (const table of ['flows_1m', 'flows_1h'])
         expect(await store.query(`SELECT sum(rows) AS rows, sum(tx_octets) AS octets FROM sonde.${table}`)).toEqual(
           sums,
         );

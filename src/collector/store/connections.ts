@@ -1,6 +1,6 @@
-import type { ConnectionFilter } from '../../model/connection.ts';
+import type { Connection, ConnectionFilter } from '../../model/connection.ts';
 import { qualified } from './schema.ts';
-import type { Query, QueryParams } from './store.ts';
+import type { Query, QueryParams, Store } from './store.ts';
 
 /**
  * How far the clocks of two hosts may lie apart for their views of one connection to be joined, seconds. A tuple that is used again within that time is still told
@@ -9,8 +9,16 @@ import type { Query, QueryParams } from './store.ts';
 const SKEW_SECONDS = 30;
 /** A connection that was silent for so long is over, and its counts are final: agents report at least every few seconds. */
 const CLOSED_SECONDS = 15;
+/** Connections are looked for from the newest back, at first in so short a span, milliseconds: a data centre opens a great many. */
+const FIRST_SLICE_MS = 60_000;
+/** Each further slice is so much longer than the one before. */
+const GROWTH = 8;
+const DEFAULT_LIMIT = 100;
+/** Candidates for each connection that is wanted: some have two sides, and some turn out not to match. */
+const CANDIDATES = 4;
 
-const micros = (parameter: string): string => `fromUnixTimestamp64Milli({${parameter}:Int64})`;
+/** Rows of agents that did not know when a connection opened have 0 there. */
+const OPENED = "if(kept.opened = toDateTime64(0, 6, 'UTC'), kept.start, kept.opened)";
 
 /** IPv4 as people write it. */
 const text = (address: string): string => `replaceRegexpOne(toString(${address}), '^::ffff:', '')`;
@@ -24,74 +32,201 @@ const ofEnd = (end: 'client' | 'server', own: string, peer: string): string => {
 const counted = (end: 'client' | 'server', what: string): string =>
   `if(has_${end}, sumIf(${what}, part = '${end}'), NULL) AS ${end}_${what}`;
 
+/** Expressions of DateTime64: the span in which a side was opened, and the time from which it had to be alive. */
+interface Span {
+  readonly from: string;
+  readonly until: string;
+  readonly aliveAt: string;
+}
+
+const SKEW = `INTERVAL ${SKEW_SECONDS} SECOND`;
+
+/** The closest time at which the other part's side was opened, null where none is close enough to be the same connection. */
+const partner = (part: 'client' | 'server'): string => {
+  const time = `if(part = '${part}', side_opened, NULL)`;
+  const earlier = `max(${time}) OVER (PARTITION BY connection ORDER BY side_opened ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)`;
+  const later = `min(${time}) OVER (PARTITION BY connection ORDER BY side_opened ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)`;
+  return `${earlier} AS ${part}_before, ${later} AS ${part}_after,
+    ifNull(dateDiff('microsecond', ${part}_before, side_opened), ${Number.MAX_SAFE_INTEGER}) AS ${part}_since, ifNull(dateDiff('microsecond', side_opened, ${part}_after), ${Number.MAX_SAFE_INTEGER}) AS ${part}_till,
+    if(least(${part}_since, ${part}_till) > ${SKEW_SECONDS}000000, NULL, if(${part}_since <= ${part}_till, ${part}_before, ${part}_after)) AS near_${part}`;
+};
+
+interface Choice {
+  /** Of a row. */
+  readonly rows: readonly string[];
+  /** Of a row of at least one side: `touched` is the newest time at which such a side was opened. */
+  readonly touching?: readonly string[];
+  /** Of a connection. */
+  readonly having: readonly string[];
+}
+
 /**
- * Connections with both sides joined. A side is found by its connection number and the time at which it saw the connection open, so neither the order of rows
- * matters nor whether an address or a port was used before; the number covers the address space, so networks may overlap.
+ * Connections with both sides joined, straight from flow rows: each has all of its rows, and a table of its own would be those rows once more. A side is found by
+ * its connection number and the time at which it saw the connection open, so neither the order of rows matters nor whether an address or a port was used before; the number
+ * covers the address space, so networks may overlap. Two sides are one connection where each is the other's closest.
  */
-export function connectionsQuery(filter: ConnectionFilter): Query {
-  const { vm, from, to, app, port, verdict, oneSided, since, until, limit = 100 } = filter;
-  const params: Record<string, QueryParams[string]> = { since, limit };
-  const touching = [`end >= ${micros('since')}`];
+function connectionsSelect({ rows, touching = [], having }: Choice): string {
+  return `WITH
+sides AS (
+  SELECT connection, ${OPENED} AS side_opened, endpoint, vm, if(side = 'server', 'server', 'client') AS part, anyLast(kept.host) AS host,
+    anyLast(kept.application) AS application, anyLast(kept.project) AS project,
+    anyLast(kept.peer_vm) AS peer_vm, anyLast(kept.peer_endpoint) AS peer_endpoint, anyLast(kept.peer_host) AS peer_host,
+    anyLast(kept.peer_application) AS peer_application, anyLast(kept.peer_project) AS peer_project,
+    anyLast(kept.local_address) AS local_address, anyLast(kept.peer_address) AS peer_address, anyLast(kept.local_port) AS local_port, anyLast(kept.peer_port) AS peer_port,
+    anyLast(kept.protocol) AS protocol, max(kept.verdict) AS verdict, anyIf(kept.rule, kept.rule != '') AS rule, anyIf(kept.reason, kept.reason != '') AS reason,
+    max(kept.end) AS side_end, max(${['true', ...touching].join(' AND ')}) AS touches,
+    sum(kept.tx_octets) AS tx_octets, sum(kept.rx_octets) AS rx_octets, sum(kept.tx_packets) AS tx_packets, sum(kept.rx_packets) AS rx_packets
+  FROM ${qualified('flows')} AS kept WHERE ${rows.join(' AND ')}
+  GROUP BY connection, side_opened, endpoint, vm, part
+),
+paired AS (SELECT *, ${partner('client')}, ${partner('server')} FROM sides)
+SELECT lower(leftPad(hex(paired.connection), 16, '0')) AS connection, min(paired.side_opened) AS opened, max(paired.side_end) AS end,
+  countIf(part = 'client') > 0 AS has_client, countIf(part = 'server') > 0 AS has_server, any(paired.protocol) AS protocol,
+  ${ofEnd('server', 'local_port', 'peer_port')} AS service_port,
+  ${(['client', 'server'] as const)
+    .flatMap((end) =>
+      ['vm', 'application', 'project', 'host'].map((what) => `${ofEnd(end, what, `peer_${what}`)} AS ${end}_${what}`),
+    )
+    .join(', ')},
+  ${text(ofEnd('client', 'local_address', 'peer_address'))} AS client_address, ${ofEnd('client', 'local_port', 'peer_port')} AS client_port,
+  ${text(ofEnd('server', 'local_address', 'peer_address'))} AS server_address,
+  max(paired.verdict) AS verdict, anyIf(paired.rule, paired.rule != '') AS rule, anyIf(paired.reason, paired.reason != '') AS reason,
+  ${(['client', 'server'] as const).flatMap((end) => ['tx_octets', 'rx_octets', 'tx_packets', 'rx_packets'].map((what) => counted(end, what))).join(', ')},
+  has_client AND has_server AND max(paired.side_end) < now64(6) - INTERVAL ${CLOSED_SECONDS} SECOND AS is_final,
+  if(is_final, toInt64(client_tx_packets) - toInt64(server_rx_packets), NULL) AS lost_to_server,
+  if(is_final, toInt64(server_tx_packets) - toInt64(client_rx_packets), NULL) AS lost_to_client,
+  (NOT (has_client AND has_server) AND any(paired.peer_endpoint) != '')::Bool AS one_sided,
+  maxIf(paired.side_opened, touches) AS touched
+FROM paired
+GROUP BY paired.connection, if(part = 'client', side_opened, near_client), if(part = 'server', side_opened, near_server)
+HAVING ${having.join(' AND ')}`;
+}
+
+const micros = (parameter: string): string => `fromUnixTimestamp64Micro({${parameter}:Int64}, 'UTC')`;
+/** Parameters of both queries, microseconds since the epoch. */
+const SPAN: Span = { from: micros('from_us'), until: micros('until_us'), aliveAt: micros('since_us') };
+
+interface Narrowing {
+  readonly touching: readonly string[];
+  readonly having: readonly string[];
+  readonly params: QueryParams;
+}
+
+/** `touching`: what at least one row of a connection has to be; `having`: what the connection has to be. */
+function narrow({ vm, from, to, app, port, verdict, oneSided }: ConnectionFilter): Narrowing {
+  const params: Record<string, QueryParams[string]> = {};
+  const touching: string[] = [];
   const having: string[] = [];
-  const given = (name: string, value: string | number | undefined, condition: string, where: string[]): void => {
+  const given = (name: string, value: string | number | undefined, touch: string, have?: string): void => {
     if (value === undefined) return;
     params[name] = value;
-    where.push(condition);
+    touching.push(touch);
+    if (have !== undefined) having.push(have);
   };
-  given('until', until, `opened < ${micros('until')}`, touching);
   given(
     'vm',
     vm,
-    '({vm:String} IN (vm, vm_uuid, endpoint) OR {vm:String} IN (peer_vm, peer_vm_uuid, peer_endpoint))',
-    touching,
+    '({vm:String} IN (kept.vm, kept.vm_uuid, kept.endpoint) OR {vm:String} IN (kept.peer_vm, kept.peer_vm_uuid, kept.peer_endpoint))',
   );
-  given('app', app, '{app:String} IN (application, peer_application)', touching);
-  given('from', from, '{from:String} IN (vm, peer_vm)', touching);
-  given('to', to, '{to:String} IN (vm, peer_vm)', touching);
-  given('from', from, 'client_vm = {from:String}', having);
-  given('to', to, 'server_vm = {to:String}', having);
-  given('port', port, 'service_port = {port:UInt16}', having);
-  given('verdict', verdict, 'verdict = {verdict:String}', having);
+  given('app', app, '{app:String} IN (kept.application, kept.peer_application)');
+  given('from', from, '{from:String} IN (kept.vm, kept.peer_vm)', 'client_vm = {from:String}');
+  given('to', to, '{to:String} IN (kept.vm, kept.peer_vm)', 'server_vm = {to:String}');
+  given('port', port, '{port:UInt16} IN (kept.local_port, kept.peer_port)', 'service_port = {port:UInt16}');
+  given('verdict', verdict, 'kept.verdict = {verdict:String}', 'verdict = {verdict:String}');
   if (oneSided !== undefined) having.push(oneSided ? 'one_sided' : 'NOT one_sided');
-  const sql = `WITH
-touched AS (SELECT DISTINCT connection FROM ${qualified('connection_sides')} WHERE ${touching.join(' AND ')}),
-sides AS (
-  SELECT connection, opened, endpoint, vm, if(side = 'server', 'server', 'client') AS part, anyLast(kept.host) AS host, anyLast(kept.application) AS application,
-    anyLast(kept.peer_vm) AS peer_vm, anyLast(kept.peer_endpoint) AS peer_endpoint, anyLast(kept.peer_host) AS peer_host, anyLast(kept.peer_application) AS peer_application,
-    anyLast(kept.local_address) AS local_address, anyLast(kept.peer_address) AS peer_address, anyLast(kept.local_port) AS local_port, anyLast(kept.peer_port) AS peer_port,
-    anyLast(kept.protocol) AS protocol, max(kept.verdict) AS verdict, anyLast(kept.rule) AS rule, min(kept.start) AS start, max(kept.end) AS end,
-    sum(kept.tx_octets) AS tx_octets, sum(kept.rx_octets) AS rx_octets, sum(kept.tx_packets) AS tx_packets, sum(kept.rx_packets) AS rx_packets
-  FROM ${qualified('connection_sides')} AS kept
-  WHERE kept.connection IN (SELECT connection FROM touched) AND kept.end >= ${micros('since')} - INTERVAL 1 DAY
-  GROUP BY connection, opened, endpoint, vm, part
-),
-pairs AS (
-  SELECT connection, client_opened, server_opened FROM (
-    SELECT c.connection AS connection, c.opened AS client_opened, s.opened AS server_opened,
-      abs(dateDiff('microsecond', c.opened, s.opened)) AS apart,
-      row_number() OVER (PARTITION BY c.connection, c.opened ORDER BY apart, s.opened) AS of_client,
-      row_number() OVER (PARTITION BY s.connection, s.opened ORDER BY apart, c.opened) AS of_server
-    FROM (SELECT DISTINCT connection, opened FROM sides WHERE part = 'client') AS c
-    INNER JOIN (SELECT DISTINCT connection, opened FROM sides WHERE part = 'server') AS s ON c.connection = s.connection
-    WHERE apart <= ${SKEW_SECONDS}000000
-  ) WHERE of_client = 1 AND of_server = 1
-)
-SELECT lower(leftPad(hex(sides.connection), 16, '0')) AS connection, min(sides.opened) AS opened, max(sides.end) AS end,
-  countIf(part = 'client') > 0 AS has_client, countIf(part = 'server') > 0 AS has_server, any(sides.protocol) AS protocol,
-  ${ofEnd('server', 'local_port', 'peer_port')} AS service_port,
-  ${ofEnd('client', 'vm', 'peer_vm')} AS client_vm, ${ofEnd('client', 'application', 'peer_application')} AS client_application,
-  ${ofEnd('client', 'host', 'peer_host')} AS client_host, ${text(ofEnd('client', 'local_address', 'peer_address'))} AS client_address,
-  ${ofEnd('client', 'local_port', 'peer_port')} AS client_port,
-  ${ofEnd('server', 'vm', 'peer_vm')} AS server_vm, ${ofEnd('server', 'application', 'peer_application')} AS server_application,
-  ${ofEnd('server', 'host', 'peer_host')} AS server_host, ${text(ofEnd('server', 'local_address', 'peer_address'))} AS server_address,
-  max(sides.verdict) AS verdict, anyIf(sides.rule, sides.rule != '') AS rule,
-  ${(['client', 'server'] as const).flatMap((end) => ['tx_octets', 'rx_octets', 'tx_packets', 'rx_packets'].map((what) => counted(end, what))).join(', ')},
-  has_client AND has_server AND max(sides.end) < now64(6) - INTERVAL ${CLOSED_SECONDS} SECOND AS is_final,
-  if(is_final, toInt64(client_tx_packets) - toInt64(server_rx_packets), NULL) AS lost_to_server,
-  if(is_final, toInt64(server_tx_packets) - toInt64(client_rx_packets), NULL) AS lost_to_client,
-  (NOT (has_client AND has_server) AND any(sides.peer_endpoint) != '')::Bool AS one_sided
-FROM sides LEFT JOIN pairs ON sides.connection = pairs.connection AND sides.opened = pairs.server_opened
-GROUP BY sides.connection, if(part = 'server' AND pairs.connection != 0, pairs.client_opened, sides.opened)
-${having.length === 0 ? '' : `HAVING ${having.join(' AND ')}`} ORDER BY opened DESC LIMIT {limit:UInt32}`;
-  return { sql, params };
+  return { touching, having, params };
 }
+
+/** The newest sides of a span: which connections to join. */
+function candidatesQuery({ touching, params }: Narrowing, candidates: number): Query {
+  const { from, until, aliveAt } = SPAN;
+  const conditions = [
+    `kept.time >= greatest(${from}, ${aliveAt})`,
+    `side_opened >= ${from}`,
+    `side_opened < ${until}`,
+    ...touching,
+  ];
+  return {
+    sql: `SELECT kept.connection AS connection, ${OPENED} AS side_opened, toUnixTimestamp64Micro(side_opened) AS opened_us, any(kept.vm) AS own, any(kept.peer_vm) AS peer
+FROM ${qualified('flows')} AS kept WHERE ${conditions.join(' AND ')}
+GROUP BY connection, side_opened ORDER BY side_opened DESC LIMIT {candidates:UInt32}`,
+    params: { ...params, candidates },
+  };
+}
+
+interface Candidate {
+  readonly connection: string | number;
+  readonly opened_us: number;
+  readonly own: string;
+  readonly peer: string;
+}
+
+/** Those connections, joined. Their rows are of few VMs, which are the beginning of the table's order. */
+function detailsQuery({ touching, having, params }: Narrowing): Query {
+  const select = connectionsSelect({
+    rows: [
+      'kept.vm IN {vms:Array(String)}',
+      // As text: not every client writes numbers beyond 2^53 as such.
+      'kept.connection IN (SELECT toUInt64(arrayJoin({connections:Array(String)})))',
+      `kept.time >= ${micros('oldest_us')} - ${SKEW}`,
+    ],
+    touching,
+    having: [`touched >= ${SPAN.from}`, `touched < ${SPAN.until}`, `end >= ${SPAN.aliveAt}`, ...having],
+  });
+  return { sql: `${select} ORDER BY opened DESC, connection`, params };
+}
+
+/** The newest connections that match, from the newest back in time until there are enough. `now`: milliseconds since the epoch, UTC. */
+export async function findConnections(
+  store: Pick<Store, 'query'>,
+  { limit = DEFAULT_LIMIT, ...filter }: ConnectionFilter,
+  now: number,
+): Promise<Connection[]> {
+  const narrowing = narrow(filter);
+  const sinceUs = filter.since * 1000;
+  const most = limit * CANDIDATES;
+  const candidates = candidatesQuery(narrowing, most);
+  const details = detailsQuery(narrowing);
+  const found: Connection[] = [];
+  // Clocks of agents may be ahead.
+  let untilUs = (filter.until ?? now + SKEW_SECONDS * 1000) * 1000;
+  for (let length = FIRST_SLICE_MS * 1000; found.length < limit; ) {
+    // The last slice holds those that were open already when the span began.
+    let fromUs = untilUs <= sinceUs ? 0 : Math.max(sinceUs, untilUs - length);
+    const span = { since_us: sinceUs, until_us: untilUs };
+    const sides = await store.query<Candidate>(candidates.sql, { ...candidates.params, ...span, from_us: fromUs });
+    const [newest, oldest] = [sides[0], sides.at(-1)];
+    // There are more: of the oldest moment some may be missing, so the next slice has it as a whole, unless it is all that this one has.
+    const isCut = sides.length === most;
+    if (isCut && oldest !== undefined)
+      fromUs = newest?.opened_us === oldest.opened_us ? oldest.opened_us : oldest.opened_us + 1;
+    if (oldest !== undefined)
+      found.push(
+        ...(await store.query<Connection>(details.sql, {
+          ...details.params,
+          ...span,
+          from_us: fromUs,
+          oldest_us: oldest.opened_us,
+          connections: sides.map(({ connection }) => String(connection)),
+          vms: [...new Set(sides.flatMap(({ own, peer }) => [own, peer]))],
+        })),
+      );
+    if (fromUs === 0) break;
+    untilUs = fromUs;
+    if (!isCut) length *= GROWTH;
+  }
+  return found.sort((a, b) => (a.opened < b.opened ? 1 : a.opened > b.opened ? -1 : 0)).slice(0, limit);
+}
+
+/** For those who write SQL: `SELECT … FROM sonde.connections(since = now() - INTERVAL 1 HOUR, until = now())`, by the time at which they were opened. */
+export const CONNECTIONS_VIEW = {
+  name: 'connections',
+  select: connectionsSelect({
+    rows: [
+      `kept.time >= {since:DateTime64(6, 'UTC')} - ${SKEW}`,
+      `${OPENED} >= {since:DateTime64(6, 'UTC')} - ${SKEW}`,
+      `${OPENED} < {until:DateTime64(6, 'UTC')} + ${SKEW}`,
+    ],
+    having: ["opened >= {since:DateTime64(6, 'UTC')}", "opened < {until:DateTime64(6, 'UTC')}"],
+  }),
+};

@@ -1,4 +1,5 @@
 import { SondeError } from '../../model/errors.ts';
+import { CONNECTIONS_VIEW } from './connections.ts';
 import { VIEWS } from './rollups.ts';
 import {
   columnDefinition,
@@ -41,7 +42,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 1, name: 'flows, events, observations, traces' },
   {
     version: 2,
-    name: 'flows in an order that compresses and answers from both ends; sums, connections, identities, ledger',
+    name: 'flows in an order that compresses and answers from both ends; sums, identities, ledger',
     async before(engine) {
       if (!(await exists(engine, 'flows_v1')) && (await exists(engine, 'flows')))
         await engine.execute(`RENAME TABLE ${qualified('flows')} TO ${qualified('flows_v1')}`);
@@ -65,6 +66,10 @@ async function takeOver(engine: Engine): Promise<void> {
     TABLES.flows?.columns.some((column) => column.name === name),
   );
   const names = columns.map(identifier).join(', ');
+  // Of later rows their agents say it; said again it changes nothing.
+  await engine.execute(`INSERT INTO ${qualified('identities')} (endpoint, vm, vm_uuid, project, application, network, host, identity_source, address, day, first, last)
+SELECT endpoint, vm, vm_uuid, project, application, network, host, identity_source, local_address, toDate(old.time), min(old.start), max(old.time)
+FROM ${qualified('flows_v1')} AS old WHERE endpoint != '' GROUP BY endpoint, vm, vm_uuid, project, application, network, host, identity_source, local_address, toDate(old.time)`);
   const days = await engine.query<{ day: string }>(
     `SELECT DISTINCT toString(toDate(time)) AS day FROM ${qualified('flows_v1')} ORDER BY day`,
   );
@@ -99,6 +104,10 @@ export async function migrate(
     await setRetention(engine, table, retention[table.name] ?? 0, placement);
   }
   for (const view of VIEWS) await engine.execute(createView(view, placement));
+  // It holds no rows, so the newest program's way of asking replaces what was there.
+  await engine.execute(
+    `CREATE OR REPLACE VIEW ${qualified(CONNECTIONS_VIEW.name)}${onCluster(placement)} AS ${CONNECTIONS_VIEW.select}`,
+  );
   for (const { version, name, after } of due) {
     if (found > 0) await after?.(engine);
     await engine.execute(

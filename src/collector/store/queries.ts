@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import type { PeersRequest } from '../../model/connection.ts';
 import { FLOW_COLUMNS } from '../../model/flow.ts';
 import type { FlowFilter } from '../../model/flow-filter.ts';
+import { MERGED_CONNECTIONS } from './rollups.ts';
 import { qualified } from './schema.ts';
 import type { Query, QueryParams } from './store.ts';
 
@@ -143,8 +144,8 @@ export function peersOf({ vm, since, until, limit = 100, by = 'rollup' }: PeersR
     by === 'raw'
       ? ['flows', undefined, 'uniqExact(connection)']
       : span < MINUTES_BELOW_MS
-        ? ['flows_1m', 'toStartOfMinute', 'uniqMerge(sums.connections)']
-        : ['flows_1h', 'toStartOfHour', 'uniqMerge(sums.connections)'];
+        ? ['flows_1m', 'toStartOfMinute', `${MERGED_CONNECTIONS}(sums.connections)`]
+        : ['flows_1h', 'toStartOfHour', `${MERGED_CONNECTIONS}(sums.connections)`];
   const moment = (name: string): string => {
     const exact = `fromUnixTimestamp64Milli({${name}:Int64}, 'UTC')`;
     return bucket === undefined ? exact : `${bucket}(${exact})`;

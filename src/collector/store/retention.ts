@@ -4,7 +4,7 @@ import { DATABASE, localName, onCluster, type Placement, qualified } from './sch
 import type { Store } from './store.ts';
 
 /** In this order tables give their oldest partition: rows before what is made of them. */
-const GIVING = ['flows', 'connection_sides', 'flows_1m'] as const;
+const GIVING = ['flows', 'flows_1m'] as const;
 
 export const METRICS = {
   sonde_store_disk_share: { type: 'gauge', help: 'Used share of the disk that the store lies on, 0 to 1.' },

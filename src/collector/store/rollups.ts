@@ -1,18 +1,17 @@
 /**
- * What the store makes of flow rows as they come in: sums a minute and an hour, the ledger's counts, connections by side, and who was behind an
- * endpoint when. Each is a table and a materialized view; a view sees exactly the rows of an insert that counted, so a repeated token adds nothing here.
+ * What the store makes of flow rows as they come in: sums a minute and an hour, the ledger's counts, and who was behind an endpoint
+ * when. Each is a table and a materialized view; a view sees exactly the rows of an insert that counted, so a repeated token adds nothing here.
  */
 import type { StoredColumn, StoredTable, StoredView } from './schema.ts';
 
 const SUM = { type: 'SimpleAggregateFunction(sum, UInt64)', codec: 'T64, ZSTD(1)' } as const;
 const WORD = { type: 'LowCardinality(String)', codec: 'ZSTD(1)' } as const;
-const LAST_WORD = { type: 'SimpleAggregateFunction(anyLast, LowCardinality(String))', codec: 'ZSTD(1)' } as const;
 const SECOND = { type: "DateTime('UTC')", codec: 'Delta, ZSTD(1)' } as const;
 const MOMENT = { type: "DateTime64(6, 'UTC')", codec: 'T64, ZSTD(1)' } as const;
 const EARLIEST = { type: "SimpleAggregateFunction(min, DateTime64(6, 'UTC'))", codec: 'T64, ZSTD(1)' } as const;
 const LATEST = { type: "SimpleAggregateFunction(max, DateTime64(6, 'UTC'))", codec: 'T64, ZSTD(1)' } as const;
 
-/** What the rollups keep apart. The port is that of the side that was opened to. */
+/** What the rollups keep apart; each more costs every insert. The port is that of the side that was opened to. */
 const DIMENSIONS = [
   'vm',
   'peer_vm',
@@ -21,13 +20,14 @@ const DIMENSIONS = [
   'side',
   'verdict',
   'rule',
-  'policy',
   'application',
   'peer_application',
   'project',
   'peer_project',
-  'network',
 ] as const;
+/** Half the cost of `uniq` to make, exact up to 16, and within some percent beyond. */
+const PRECISION = 12;
+export const MERGED_CONNECTIONS = `uniqCombinedMerge(${PRECISION})`;
 const SUMS = ['rows', 'tx_octets', 'tx_packets', 'rx_octets', 'rx_packets', 'drop_octets', 'drop_packets'] as const;
 
 const dimensionColumn = (name: (typeof DIMENSIONS)[number]): StoredColumn =>
@@ -45,7 +45,7 @@ function rollup(name: string): StoredTable {
       { name: 'time', ...SECOND },
       ...DIMENSIONS.map(dimensionColumn),
       ...SUMS.map((sum) => ({ name: sum, ...SUM })),
-      { name: 'connections', type: 'AggregateFunction(uniq, UInt64)' },
+      { name: 'connections', type: `AggregateFunction(uniqCombined(${PRECISION}), UInt64)` },
     ],
     time: 'time',
     partition: name === 'flows_1h' ? 'month' : 'day',
@@ -91,56 +91,6 @@ const REPORTS_TABLE: StoredTable = {
   orderBy: ['host', 'hour', 'epoch', 'reporter', 'stage', 'reason'],
 };
 
-const SIDES_TABLE: StoredTable = {
-  name: 'connection_sides',
-  engine: 'AggregatingMergeTree',
-  columns: [
-    { name: 'vm', ...WORD },
-    { name: 'opened', ...MOMENT },
-    { name: 'connection', type: 'UInt64', codec: 'ZSTD(1)' },
-    { name: 'endpoint', ...WORD },
-    { name: 'side', ...WORD },
-    ...(
-      [
-        'host',
-        'vm_uuid',
-        'project',
-        'application',
-        'network',
-        'peer_endpoint',
-        'peer_vm',
-        'peer_vm_uuid',
-        'peer_project',
-        'peer_application',
-        'peer_network',
-        'peer_host',
-        'rule',
-        'reason',
-        'end_reason',
-      ] as const
-    ).map((name) => ({ name, ...LAST_WORD })),
-    // Of the words allow, deny and drop the worst is also the greatest.
-    { name: 'verdict', type: 'SimpleAggregateFunction(max, LowCardinality(String))', codec: 'ZSTD(1)' },
-    ...(['local_address', 'peer_address'] as const).map((name) => ({
-      name,
-      type: 'SimpleAggregateFunction(anyLast, IPv6)',
-      codec: 'ZSTD(1)',
-    })),
-    ...(['local_port', 'peer_port'] as const).map((name) => ({
-      name,
-      type: 'SimpleAggregateFunction(anyLast, UInt16)',
-      codec: 'T64, ZSTD(1)',
-    })),
-    { name: 'protocol', type: 'SimpleAggregateFunction(anyLast, UInt8)', codec: 'ZSTD(1)' },
-    { name: 'start', ...EARLIEST },
-    { name: 'end', ...LATEST },
-    ...SUMS.map((sum) => ({ name: sum, ...SUM })),
-  ],
-  time: 'opened',
-  partition: 'day',
-  orderBy: ['vm', 'opened', 'connection', 'endpoint', 'side'],
-};
-
 const IDENTITY_COLUMNS = [
   'endpoint',
   'vm',
@@ -172,7 +122,6 @@ export const ROLLUP_TABLES = {
   flows_1h: rollup('flows_1h'),
   stored_1h: LEDGER_TABLE,
   ledger_1h: REPORTS_TABLE,
-  connection_sides: SIDES_TABLE,
   identities: IDENTITIES_TABLE,
 } as const satisfies Record<string, StoredTable>;
 
@@ -180,14 +129,14 @@ const sums = SUMS.map((sum) => (sum === 'rows' ? 'count() AS rows' : `sum(flows.
 const grouped = DIMENSIONS.map((name) => (name === 'service_port' ? `${SERVICE_PORT} AS service_port` : name)).join(
   ', ',
 );
-/** Rows of agents that did not know when a connection opened have 0 there. */
-const OPENED = "if(opened = toDateTime64(0, 6, 'UTC'), flows.start, opened)";
-
-/** What a row says is already what its connection's state would be. */
-const SIDE_COLUMNS = SIDES_TABLE.columns
-  .filter(({ name, type }) => type.startsWith('SimpleAggregateFunction') && name !== 'rows')
-  .map(({ name }) => `flows.${name} AS ${name}`)
-  .join(', ');
+/** Members of an IdentityEntry of model/identity.ts. */
+const ENTRY = [
+  ...['endpoint', 'vm', 'vm_uuid', 'project', 'application', 'network', 'identity_source', 'address'].map(
+    (name) => `${name} String`,
+  ),
+  'first Int64',
+  'last Int64',
+].join(', ');
 
 /** `source` is read in each insert into it. */
 export const VIEWS: readonly StoredView[] = [
@@ -195,7 +144,7 @@ export const VIEWS: readonly StoredView[] = [
     name: 'flows_1m_view',
     source: 'flows',
     target: 'flows_1m',
-    select: `SELECT toStartOfMinute(flows.time) AS time, ${grouped}, ${sums}, uniqState(connection) AS connections`,
+    select: `SELECT toStartOfMinute(flows.time) AS time, ${grouped}, ${sums}, uniqCombinedState(${PRECISION})(connection) AS connections`,
     groupBy: ['time', ...DIMENSIONS],
   },
   {
@@ -203,7 +152,7 @@ export const VIEWS: readonly StoredView[] = [
     name: 'flows_1h_view',
     source: 'flows_1m',
     target: 'flows_1h',
-    select: `SELECT toStartOfHour(flows_1m.time) AS time, ${DIMENSIONS.join(', ')}, ${SUMS.map((sum) => `sum(flows_1m.${sum}) AS ${sum}`).join(', ')}, uniqMergeState(flows_1m.connections) AS connections`,
+    select: `SELECT toStartOfHour(flows_1m.time) AS time, ${DIMENSIONS.join(', ')}, ${SUMS.map((sum) => `sum(flows_1m.${sum}) AS ${sum}`).join(', ')}, uniqCombinedMergeState(${PRECISION})(flows_1m.connections) AS connections`,
     groupBy: ['time', ...DIMENSIONS],
   },
   {
@@ -224,18 +173,13 @@ toDateTime(line.hour, 'UTC') AS hour, line.stage AS stage, line.reason AS reason
     groupBy: ['host', 'reporter', 'epoch', 'hour', 'stage', 'reason'],
   },
   {
-    name: 'connection_sides_view',
-    source: 'flows',
-    target: 'connection_sides',
-    // Row by row: the table adds up the few rows of one connection in an insert as it sorts them, which costs half as much as grouping all of them.
-    select: `SELECT vm, ${OPENED} AS opened, connection, endpoint, side, ${SIDE_COLUMNS}, toUInt64(1) AS rows`,
-    groupBy: [],
-  },
-  {
     name: 'identities_view',
-    source: 'flows',
+    source: 'events',
     target: 'identities',
-    select: `SELECT ${IDENTITY_COLUMNS.join(', ')}, local_address AS address, toDate(flows.time) AS day, min(flows.start) AS first, max(flows.time) AS last`,
+    select: `SELECT ${['endpoint', 'vm', 'vm_uuid', 'project', 'application', 'network'].map((name) => `entry.${name} AS ${name}`).join(', ')}, host,
+entry.identity_source AS identity_source, toIPv6OrDefault(entry.address) AS address, toDate(fromUnixTimestamp64Micro(entry.last, 'UTC')) AS day,
+min(fromUnixTimestamp64Micro(entry.first, 'UTC')) AS first, max(fromUnixTimestamp64Micro(entry.last, 'UTC')) AS last`,
+    join: `ARRAY JOIN JSONExtract(document, 'entries', 'Array(Tuple(${ENTRY}))') AS entry WHERE kind = 'identities'`,
     groupBy: [...IDENTITY_COLUMNS, 'address', 'day'],
   },
 ];

@@ -35,7 +35,6 @@ export interface StoredView {
   readonly select: string;
   /** What stands between them. */
   readonly join?: string;
-  /** Empty: a row of the source is a row of the target. */
   readonly groupBy: readonly string[];
 }
 
@@ -161,9 +160,8 @@ export function createView(
   { name, source, target, select, join = '', groupBy }: StoredView,
   placement: Placement = {},
 ): string {
-  const grouping = groupBy.length === 0 ? '' : ` GROUP BY ${groupBy.map(identifier).join(', ')}`;
   return `CREATE MATERIALIZED VIEW IF NOT EXISTS ${qualified(name)}${onCluster(placement)} TO ${qualified(localName(target, placement))} AS
-${select} FROM ${qualified(localName(source, placement))} AS ${identifier(source)} ${join}${grouping}`;
+${select} FROM ${qualified(localName(source, placement))} AS ${identifier(source)} ${join} GROUP BY ${groupBy.map(identifier).join(', ')}`;
 }
 
 /** The TTL as the engine prints it back, so that one can tell whether it changed. */

@@ -2,6 +2,7 @@ import { promisify } from 'node:util';
 import { constants, zstdCompress } from 'node:zlib';
 import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION } from '../../model/flow.ts';
 import { createBlockWriter } from '../../wire/native/block-writer.ts';
+import type { IdentityHistory } from '../identity/history.ts';
 import { hourOf, type Ledger } from '../ledger.ts';
 import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
 
@@ -31,6 +32,8 @@ export interface RecorderDeps extends JoinDeps {
   readonly onError: (error: unknown, rows: number) => void;
   /** Told of every block, and of rows that nobody took. */
   readonly ledger?: Pick<Ledger, 'observe' | 'drop'>;
+  /** Shown every row. */
+  readonly identities?: Pick<IdentityHistory, 'see'>;
 }
 
 /**
@@ -97,6 +100,7 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
       (row) => {
         if (writer.rows === 0) firstTime = row.start;
         writer.appendRow(row);
+        deps.identities?.see(row);
         if (writer.rows >= config.blockRows) close();
       },
       everything,
