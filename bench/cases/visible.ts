@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -40,29 +40,33 @@ async function measure(directory: string): Promise<Result[]> {
   const messages = [...flowMessages({ ...USUAL_DATA, from: Math.floor(Date.now() / 1000) * 1e6 }, ROWS)];
   const socket = join(directory, 'server.sock');
   const server = spawn(process.execPath, [PROCESS, directory, socket], { stdio: ['pipe', 'pipe', 'inherit'] });
-  try {
-    return await play(server, directory, socket, messages);
-  } finally {
-    const ended = once(server, 'exit');
-    server.stdin.end();
-    await ended;
-  }
-}
-
-async function play(
-  server: ChildProcess,
-  directory: string,
-  socket: string,
-  messages: readonly FlowMessage[],
-): Promise<Result[]> {
   const sights: Sight[] = [];
+  const ended = once(server, 'exit');
   const isUp = new Promise<void>((resolve) => {
-    createInterface({ input: server.stdout! }).on('line', (line) => {
+    createInterface({ input: server.stdout }).on('line', (line) => {
       sights.push(JSON.parse(line) as Sight);
       resolve();
     });
   });
-  await Promise.race([isUp, once(server, 'exit').then(() => Promise.reject(new Error('the server ended')))]);
+  let cpuBefore = 0;
+  let sent: readonly Sent[] = [];
+  try {
+    await Promise.race([isUp, ended.then(() => Promise.reject(new Error('the server ended')))]);
+    cpuBefore = sights.at(-1)?.cpuMicros ?? 0;
+    sent = await play(sights, directory, socket, messages);
+  } finally {
+    server.stdin.end();
+    await ended;
+  }
+  return figures(sent, sights, cpuBefore);
+}
+
+async function play(
+  sights: readonly Sight[],
+  directory: string,
+  socket: string,
+  messages: readonly FlowMessage[],
+): Promise<readonly Sent[]> {
   const agents = await Promise.all(
     Array.from({ length: SPOOLS }, async (_, at) => {
       const deps = { log: BENCH_LOG, metrics: new Registry() };
@@ -78,7 +82,6 @@ async function play(
   const sent: Sent[] = [];
   const lasts = new Map<string, number>();
   const from = Date.now();
-  const cpuBefore = sights.at(-1)?.cpuMicros ?? 0;
   let rows = 0;
   for (const { host, value, headers, rows: count } of messages) {
     rows += count;
@@ -92,17 +95,21 @@ async function play(
     const { spool } = agents[Number(host.slice(-3)) % SPOOLS]!;
     await spool.append('sonde.flows', { key: host, value, headers });
   }
-  const isStored = (): boolean => (sights.at(-1)?.hosts ?? []).reduce((sum, one) => sum + one.rows, 0) >= rows;
+  const isStored = (): boolean => {
+    const seen = new Map(sights.at(-1)?.hosts.map(({ host, last }) => [host, last]));
+    return [...lasts].every(([host, last]) => (seen.get(host) ?? -1) >= last);
+  };
   const until = Date.now() + PATIENCE_MS;
   while (!isStored() && Date.now() < until) await sleep(100);
   for (const { spool, bus } of agents) {
     await spool.stop();
     await bus.stop();
   }
-  return figures(sent, sights, rows, cpuBefore);
+  return sent;
 }
 
-function figures(sent: readonly Sent[], sights: readonly Sight[], rows: number, cpuBefore: number): Result[] {
+function figures(sent: readonly Sent[], sights: readonly Sight[], cpuBefore: number): Result[] {
+  const rows = sent.reduce((sum, one) => sum + one.rows, 0);
   const seen = sights.map(({ at, hosts }) => ({ at, lasts: new Map(hosts.map(({ host, last }) => [host, last])) }));
   const waits = sent.map(({ host, last, at }) => {
     const sight = seen.find((one) => (one.lasts.get(host) ?? -1) >= last);

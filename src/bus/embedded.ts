@@ -12,7 +12,7 @@ import { createPartitionLog, type PartitionLog } from './partition-log.ts';
 import { partitionOfKey } from './partitioner.ts';
 import { type Pump, startPump } from './pump.ts';
 import { applyRetention, type RetentionConfig } from './retention.ts';
-import { TOPICS } from './topics.ts';
+import { EMBEDDED_TOPICS } from './topics.ts';
 
 export interface EmbeddedBusConfig {
   /** Made where it is missing. */
@@ -49,7 +49,7 @@ export interface EmbeddedBus extends Bus {
 }
 
 const DEFAULT_RETENTION: RetentionConfig = {
-  partitionOctets: 1024 ** 3,
+  partitionOctets: 8 * 1024 ** 3,
   tombstoneMs: 7 * 86_400_000,
   producerMs: 7 * 86_400_000,
 };
@@ -69,7 +69,7 @@ interface Open {
 
 /** The bus within the server: an LMDB file, and readers and groups of this process. Agents reach it through a bus server. */
 export function createEmbeddedBus(config: EmbeddedBusConfig, deps: EmbeddedBusDeps): EmbeddedBus {
-  const { directory, topics = TOPICS } = config;
+  const { directory, topics = EMBEDDED_TOPICS } = config;
   const { log } = deps;
   const now = deps.now ?? Date.now;
   const retention = { ...DEFAULT_RETENTION, ...config.retention };

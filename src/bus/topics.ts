@@ -62,3 +62,16 @@ export const TOPICS = {
 >;
 
 export type Topic = keyof typeof TOPICS;
+
+const ALONE = { partitions: 1 } as const;
+
+/**
+ * On the embedded bus, whose one collector writes into one store: a partition each for what is stored. A row costs several times as much when eight
+ * partitions are inserted in turn, a few thousand rows each.
+ */
+export const EMBEDDED_TOPICS = {
+  ...TOPICS,
+  'sonde.flows': { ...TOPICS['sonde.flows'], ...ALONE },
+  'sonde.observations': { ...TOPICS['sonde.observations'], ...ALONE },
+  'sonde.events': { ...TOPICS['sonde.events'], ...ALONE },
+};
