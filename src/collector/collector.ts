@@ -12,6 +12,7 @@ export interface CollectorConfig extends BatchLimits {
 export const DEFAULT_COLLECTOR_CONFIG: CollectorConfig = {
   group: 'sonde-collector',
   lingerMs: 500,
+  longestLingerMs: 1000,
   maxRows: 200_000,
   maxOctets: 32 * 1024 * 1024,
   retryMs: 250,

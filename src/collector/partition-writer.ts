@@ -4,8 +4,10 @@ import { insertRange, type RangeInsertDeps } from './range-insert.ts';
 import type { Sink } from './sinks.ts';
 
 export interface BatchLimits {
-  /** Longest time from the first message of a batch to its insert, milliseconds. */
+  /** Time from the first message of a batch to its insert, milliseconds. */
   readonly lingerMs: number;
+  /** The same at most, where inserts take long: a few large inserts cost the store far less than many small ones. */
+  readonly longestLingerMs: number;
   /** A batch is inserted at once when it has so many rows, or so many octets. */
   readonly maxRows: number;
   readonly maxOctets: number;
@@ -19,6 +21,8 @@ export interface PartitionWriterDeps extends RangeInsertDeps {
   readonly onFailure: (error: unknown) => void;
 }
 
+/** A partition rests so many times as long as its last insert took. */
+const REST = 3;
 /** Failures in a row after which the messages themselves come under suspicion. */
 const PATIENCE = 3;
 
@@ -54,6 +58,7 @@ export function createPartitionWriter(
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> | undefined;
   let due = false;
+  let lastInsertMs = 0;
   const roomMade: (() => void)[] = [];
 
   const isFull = () => rows >= limits.maxRows || octets >= limits.maxOctets;
@@ -123,14 +128,15 @@ export function createPartitionWriter(
 
   async function run(): Promise<void> {
     while (!signal.aborted && waiting.length > 0 && (replayTo === undefined ? due || isFull() : isReplayComplete())) {
+      const begun = performance.now();
       try {
         await write(take());
+        lastInsertMs = performance.now() - begun;
       } catch (error) {
         if (signal.aborted) return;
         throw error;
       }
-      // What is left has waited long enough already.
-      due = waiting.length > 0;
+      due = false;
       for (const resolve of roomMade.splice(0)) resolve();
     }
   }
@@ -145,11 +151,14 @@ export function createPartitionWriter(
         schedule();
       });
     } else if (replayTo === undefined) {
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        due = true;
-        schedule();
-      }, limits.lingerMs);
+      timer ??= setTimeout(
+        () => {
+          timer = undefined;
+          due = true;
+          schedule();
+        },
+        Math.min(Math.max(limits.lingerMs, REST * lastInsertMs), limits.longestLingerMs),
+      );
     }
   }
 

@@ -89,7 +89,7 @@ function createWorld(log: readonly (readonly [Kind, BusMessage])[], faults: Iter
   };
 }
 
-const LIMITS = { lingerMs: 0, maxOctets: 1 << 20, retryMs: 0, longestRetryMs: 0 };
+const LIMITS = { lingerMs: 0, longestLingerMs: 0, maxOctets: 1 << 20, retryMs: 0, longestRetryMs: 0 };
 
 describe('a partition, whatever fails and whoever dies', () => {
   it('is stored exactly once, and what cannot be stored is buried', async () => {
