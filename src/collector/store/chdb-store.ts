@@ -5,6 +5,7 @@ import { Session } from 'chdb';
 import { SondeError } from '../../model/errors.ts';
 import { createCleanAnswers } from './chdb-answers.ts';
 import { insertError, queryError } from './chdb-errors.ts';
+import { INSERT_SETTINGS } from './insert-settings.ts';
 import { migrate, type Retention } from './migrations.ts';
 import { parseLooking } from './read-only.ts';
 import { parseRows } from './result-rows.ts';
@@ -19,20 +20,9 @@ export interface ChdbStoreConfig {
   readonly queryTimeoutSeconds: number;
 }
 
-/**
- * One insert is one block, whatever the machine: only then does a repeated token mean the same rows. The limits are far above what the
- * collector puts into one insert.
- */
-const ONE_BLOCK = [
-  'async_insert = 0',
-  'insert_deduplicate = 1',
-  'input_format_parallel_parsing = 0',
-  'max_threads = 1',
-  'max_insert_threads = 1',
-  'max_insert_block_size = 4000000',
-  'min_insert_block_size_rows = 4000000',
-  'min_insert_block_size_bytes = 4000000000',
-].join(', ');
+const ONE_BLOCK = Object.entries(INSERT_SETTINGS)
+  .map(([name, value]) => `${name} = ${value}`)
+  .join(', ');
 
 /** Connections for other people's statements, so that one long query does not hold up the next. */
 const GUESTS = 2;

@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import { type ClickHouseClient, ClickHouseError, createClient } from '@clickhouse/client';
 import { SondeError } from '../../model/errors.ts';
 import { insertError, queryError } from './chdb-errors.ts';
+import { INSERT_SETTINGS } from './insert-settings.ts';
 import { migrate, type Retention } from './migrations.ts';
 import { parseLooking } from './read-only.ts';
 import { parseRows } from './result-rows.ts';
@@ -22,18 +23,11 @@ export interface ClickhouseStoreConfig {
 }
 
 /**
- * One insert is one block (see chdb-store.ts), synchronous down to the last shard, and counts once a token. The answer comes when all of it is done: an error in
+ * Synchronous down to the last shard, and counts once a token. The answer comes when all of it is done: an error in
  * the middle must not look like a success.
  */
-const INSERT_SETTINGS = {
-  async_insert: '0',
-  insert_deduplicate: '1',
-  input_format_parallel_parsing: '0',
-  max_threads: '1',
-  max_insert_threads: '1',
-  max_insert_block_size: '4000000',
-  min_insert_block_size_rows: '4000000',
-  min_insert_block_size_bytes: '4000000000',
+const SERVER_INSERT_SETTINGS = {
+  ...INSERT_SETTINGS,
   distributed_foreground_insert: '1',
   deduplicate_blocks_in_dependent_materialized_views: '1',
   wait_end_of_query: '1',
@@ -102,7 +96,7 @@ export function createClickhouseStore(config: ClickhouseStoreConfig): Store {
     address.searchParams.set('query', `INSERT INTO ${qualified(table)} FORMAT Native`);
     address.searchParams.set('query_id', randomUUID());
     address.searchParams.set('insert_deduplication_token', token);
-    for (const [name, value] of Object.entries(INSERT_SETTINGS)) address.searchParams.set(name, value);
+    for (const [name, value] of Object.entries(SERVER_INSERT_SETTINGS)) address.searchParams.set(name, value);
     const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
     let response: Response;
     let text: string;
