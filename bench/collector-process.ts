@@ -1,6 +1,7 @@
 /**
  * A collector by itself: `node collector-process.ts <orders as JSON>`. Takes so many rows from the bus, and prints what that cost it as JSON.
  */
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createCollector, DEFAULT_COLLECTOR_CONFIG } from '../src/collector/collector.ts';
 import type { Store } from '../src/collector/store/store.ts';
@@ -23,7 +24,21 @@ export interface CollectorCost {
   readonly rows: number;
   readonly inserts: number;
   readonly cpuMicros: number;
+  /** Of these, what the engine's background merges took. */
+  readonly mergeMicros: number;
   readonly wallMs: number;
+}
+
+/** CPU time of the engine's merging threads, microseconds (proc(5): utime and stime in ticks of 10 ms). */
+function mergeMicros(): number {
+  let ticks = 0;
+  for (const task of readdirSync('/proc/self/task')) {
+    const stat = readFileSync(`/proc/self/task/${task}/stat`, 'utf8');
+    if (!stat.includes('(MergeMutate')) continue;
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    ticks += Number(fields[11]) + Number(fields[12]);
+  }
+  return ticks * 10_000;
 }
 
 const {
@@ -57,6 +72,7 @@ const cost: CollectorCost = {
   rows: collector.counts.rows,
   inserts: collector.counts.inserts,
   cpuMicros: user + system,
+  mergeMicros: mergeMicros(),
   wallMs: performance.now() - from,
 };
 process.stdout.write(`${JSON.stringify(cost)}\n`);
