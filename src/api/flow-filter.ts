@@ -1,5 +1,6 @@
 import { type Static, Type } from 'typebox';
 import { parseDuration } from '../config/value-types.ts';
+import { DROP_REASONS, type DropReason } from '../model/datapath.ts';
 import { SondeError } from '../model/errors.ts';
 import type { FlowFilter } from '../model/flow-filter.ts';
 
@@ -13,6 +14,7 @@ export const Moment = (description: string) =>
     }),
   );
 
+const REASONS = Object.keys(DROP_REASONS) as DropReason[];
 const PROTOCOL_EXPECTED = 'tcp, udp, sctp, icmp, icmpv6, or a number up to 255';
 
 export const FlowQuery = Type.Object(
@@ -21,12 +23,15 @@ export const FlowQuery = Type.Object(
     from: Who('Who opened the connection: name, uuid, iface-id or address.'),
     to: Who('Who it was opened to: name, uuid, iface-id or address.'),
     app: Who('Application of either side.'),
+    project: Who('Project of either side.'),
+    host: Who('Host of either side.'),
     network: Who('Virtual network of either side.'),
     port: Type.Optional(
       Type.Integer({ minimum: 1, maximum: 65_535, description: 'a port of either side, 1 to 65535' }),
     ),
     protocol: Type.Optional(Type.String({ pattern: '^[a-z0-9-]{1,12}$', description: PROTOCOL_EXPECTED })),
     verdict: Type.Optional(Type.Enum(['allow', 'deny', 'drop'], { description: 'allow, deny or drop' })),
+    reason: Type.Optional(Type.Enum(REASONS, { description: `why it was dropped: ${REASONS.join(', ')}` })),
     rule: Who('Rule as policy/rule, a policy, or the number of a rule.'),
     since: Moment('Intervals that end at or after it'),
     until: Moment('Intervals that end before it'),

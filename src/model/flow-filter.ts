@@ -8,6 +8,10 @@ export interface FlowFilter {
   readonly to?: string;
   /** Application of either side. */
   readonly app?: string;
+  /** Project of either side. */
+  readonly project?: string;
+  /** Hypervisor of either side. */
+  readonly host?: string;
   /** Virtual network of either side. */
   readonly network?: string;
   /** Port of either side. */
@@ -16,6 +20,8 @@ export interface FlowFilter {
   readonly protocol?: number;
   /** allow, deny or drop. */
   readonly verdict?: string;
+  /** Drop reason, as POLICY_DENY. */
+  readonly reason?: string;
   /** Rule as policy/rule, a policy's name, or a rule's number. */
   readonly rule?: string | number;
   readonly since?: number;

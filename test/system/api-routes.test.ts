@@ -158,7 +158,7 @@ test('hosts say whether they are alive', async () => {
 describe('flows', () => {
   test('filters arrive as the store takes them', async () => {
     const path =
-      '/v1/flows?vm=db-1&from=web-1&to=10.10.3.11&app=db&network=db&port=5432&protocol=tcp&verdict=deny&rule=1003&since=5m&until=2026-01-31T11:59:00Z&limit=5';
+      '/v1/flows?vm=db-1&from=web-1&to=10.10.3.11&app=db&project=shop&host=h1&network=db&port=5432&protocol=tcp&verdict=deny&reason=POLICY_DENY&rule=1003&since=5m&until=2026-01-31T11:59:00Z&limit=5';
     const rows = await ask(Type.Array(FlowView), path);
     expect(rows).toHaveLength(1);
     expect(memory.calls).toEqual([
@@ -169,10 +169,13 @@ describe('flows', () => {
           from: 'web-1',
           to: '10.10.3.11',
           app: 'db',
+          project: 'shop',
+          host: 'h1',
           network: 'db',
           port: 5432,
           protocol: 6,
           verdict: 'deny',
+          reason: 'POLICY_DENY',
           rule: 1003,
           since: NOW - 300_000,
           until: NOW - 60_000,
@@ -207,6 +210,7 @@ describe('flows', () => {
     ['protocol=ipx', 'protocol', 'tcp, udp'],
     ['protocol=300', 'protocol', 'a number up to 255'],
     ['verdict=maybe', 'verdict', 'allow, deny or drop'],
+    ['reason=POLICY', 'reason', 'PORT_SECURITY'],
     ['since=yesterday', 'since', 'a duration as 5m'],
     ['since=2026-13-99', 'since', 'a duration as 5m'],
     ['limit=0', 'limit', '1 to 10000'],

@@ -11,7 +11,10 @@ describe('a flows query', () => {
       from: marked,
       to: marked,
       app: marked,
+      project: marked,
+      host: marked,
       network: marked,
+      reason: marked,
       verdict: marked,
       rule: marked,
     };
