@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
 import { flowsQuery } from '../../src/collector/store/queries.ts';
-import type { Store } from '../../src/collector/store/store.ts';
+import type { Query, Store } from '../../src/collector/store/store.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
 import type { FlowFilter } from '../../src/model/flow-filter.ts';
-import { flowFrame } from '../support/flow-rows.ts';
+import { flowFrame, flowRow } from '../support/flow-rows.ts';
 import { randomFlows } from '../support/random-flows.ts';
 
 /** 2026-01-01 12:00 UTC in microseconds. */
@@ -30,7 +30,7 @@ afterAll(async () => {
 });
 
 async function numbersOf(filter: FlowFilter): Promise<number[]> {
-  const { sql, params } = flowsQuery({ limit: 10_000, ...filter });
+  const { sql, params } = flowsQuery({ limit: 10_000, since: NOON / 1000, until: NOON / 1000 + 3_600_000, ...filter });
   const found = await store.query<{ number: number }>(sql, params);
   return found.map(({ number }) => number).sort((a, b) => a - b);
 }
@@ -55,5 +55,92 @@ describe('a filter', () => {
     const want = expected(matches);
     expect(await numbersOf(filter)).toEqual(want);
     if (filter.project !== 'p') expect(want.length).toBeGreaterThan(10);
+  });
+});
+
+/** As in model/flow-filter.ts. */
+const isVm = (row: FlowRow, side: '' | 'peer_', who: string): boolean =>
+  [row[`${side}vm`], row[`${side}vm_uuid`], row[`${side}endpoint`]].includes(who);
+const opener = (row: FlowRow): '' | 'peer_' => (row.side === 'server' ? 'peer_' : '');
+const opened = (row: FlowRow): '' | 'peer_' => (row.side === 'server' ? '' : 'peer_');
+/** Of a statement: granules that are read of all that there are. */
+async function granulesOf({ sql, params }: Query): Promise<{ read: number; all: number; plan: string }> {
+  const [plan] = await store.query<{ text: string }>(
+    `SELECT arrayStringConcat(groupArray(explain), '\n') AS text FROM (EXPLAIN indexes = 1, projections = 1 ${sql} SETTINGS min_table_rows_to_use_projection_index = 0)`,
+    params,
+  );
+  const text = plan?.text ?? '';
+  const reads = text.split('ReadFromMergeTree (sonde.flows)').slice(1);
+  const granules = reads.map((read) =>
+    [...read.matchAll(/Granules: (\d+)\/(\d+)/g)].map(([, some, all]) => [some, all]),
+  );
+  const sum = (values: (string | undefined)[]): number => values.reduce((total, value) => total + Number(value), 0);
+  return {
+    read: sum(granules.map((steps) => steps.at(-1)?.[0])),
+    all: sum(granules.map((steps) => steps[0]?.[1])),
+    plan: text,
+  };
+}
+
+describe('one VM among many', () => {
+  const many = randomFlows({ start: NOON + 2 * HOUR, span: HOUR, connections: 40_000, vms: 300, seed: 2 });
+  const SPAN = { since: (NOON + 2 * HOUR) / 1000, until: (NOON + 3 * HOUR) / 1000 };
+  const wanted = (matches: (row: FlowRow) => boolean): number[] =>
+    many.filter(matches).map(({ number }) => Number(number));
+
+  beforeAll(async () => {
+    await store.insertNative('flows', [flowFrame(many)], { token: 'many', compression: 'zstd' });
+    await store.execute('OPTIMIZE TABLE sonde.flows FINAL');
+  });
+
+  it.each<[FlowFilter, (row: FlowRow) => boolean]>([
+    ...['vm-7', 'u-7', 'e-7'].map((vm): [FlowFilter, (row: FlowRow) => boolean] => [
+      { vm },
+      (row) => isVm(row, '', vm),
+    ]),
+    [{ from: 'vm-7', to: 'u-12' }, (row) => isVm(row, opener(row), 'vm-7') && isVm(row, opened(row), 'u-12')],
+    [{ vm: 'e-8', from: 'vm-7' }, (row) => isVm(row, '', 'e-8') && isVm(row, opener(row), 'vm-7')],
+  ])('%j is found without reading everything', async (filter, matches) => {
+    const want = wanted(matches);
+    expect(await numbersOf({ ...filter, ...SPAN })).toEqual(want);
+    const { read, all, plan } = await granulesOf(flowsQuery({ ...filter, ...SPAN }));
+    expect(all, plan).toBeGreaterThan(10);
+    expect(read, plan).toBeLessThan(all / 4);
+  });
+
+  it.each<[FlowFilter, (row: FlowRow) => boolean]>([
+    [{ from: 'vm-7' }, (row) => isVm(row, opener(row), 'vm-7')],
+    [{ to: 'vm-9' }, (row) => isVm(row, opened(row), 'vm-9')],
+    [{ to: 'e-9' }, (row) => isVm(row, opened(row), 'e-9')],
+    [
+      { from: '10.0.0.5', to: 'vm-9' },
+      (row) => row[`${opener(row) || 'local_'}address`] === 0x0a000005 && isVm(row, opened(row), 'vm-9'),
+    ],
+  ])('%j is found, by the order of peers where its row is the peer’s', async (filter, matches) => {
+    const want = wanted(matches);
+    if (filter.from !== '10.0.0.5') expect(want.length).toBeGreaterThan(50);
+    expect(await numbersOf({ ...filter, ...SPAN })).toEqual(want);
+    const { plan } = await granulesOf(flowsQuery({ ...filter, ...SPAN }));
+    if (filter.to !== 'e-9') expect(plan).toContain('by_peer');
+  });
+
+  it('is found by name, uuid and iface-id where only the rows know it', async () => {
+    const want = wanted((row) => row.vm === 'vm-30');
+    await store.execute("ALTER TABLE sonde.identities DELETE WHERE vm = 'vm-30' SETTINGS mutations_sync = 1");
+    for (const vm of ['vm-30', 'u-30', 'e-30']) expect(await numbersOf({ vm, ...SPAN })).toEqual(want);
+    for (const to of ['vm-30', 'u-30', 'e-30'])
+      expect(await numbersOf({ to, ...SPAN })).toEqual(wanted((row) => isVm(row, opened(row), to)));
+    expect(await numbersOf({ vm: 'nobody' })).toEqual([]);
+  });
+
+  it('is found where identities reach back less far than rows', async () => {
+    const day = 86_400_000_000;
+    const old = [flowRow({ time: NOON - 40 * day, vm: 'before', endpoint: 'e-7', number: 1 })];
+    await store.insertNative('flows', [flowFrame(old)], { token: 'old', compression: 'zstd' });
+    await store.execute("ALTER TABLE sonde.identities DELETE WHERE vm = 'before' SETTINGS mutations_sync = 1");
+    expect(await numbersOf({ vm: 'e-7', since: 0, until: (NOON - day) / 1000 })).toEqual([1]);
+    // Within what they reach, the index serves still.
+    const { read, all } = await granulesOf(flowsQuery({ vm: 'e-7', ...SPAN }));
+    expect(read).toBeLessThan(all / 4);
   });
 });

@@ -2,55 +2,12 @@ import { isIP } from 'node:net';
 import type { PeersRequest } from '../../model/connection.ts';
 import { FLOW_COLUMNS } from '../../model/flow.ts';
 import type { FlowFilter } from '../../model/flow-filter.ts';
+import { type Conditions, conditionsOf, type Parameters, whereOf } from './flow-conditions.ts';
 import { qualified } from './schema.ts';
-import type { Query, QueryParams } from './store.ts';
+import type { Query } from './store.ts';
 
 export const DEFAULT_LIMIT = 100;
 export const HIGHEST_LIMIT = 10_000;
-
-type Parameters = Record<string, QueryParams[string]>;
-
-/** One condition a filter: the SQL, and what it binds. A placeholder has the filter's name, and text for a column nothing but its name here. */
-const CONDITIONS: { readonly [F in keyof Omit<FlowFilter, 'limit'>]-?: (value: NonNullable<FlowFilter[F]>) => string } =
-  {
-    vm: () => isVm('', 'vm'),
-    from: (who) => opened(isSide('', 'from', who), isSide('peer_', 'from', who)),
-    to: (who) => opened(isSide('peer_', 'to', who), isSide('', 'to', who)),
-    app: () => '{app:String} IN (application, peer_application)',
-    project: () => '{project:String} IN (project, peer_project)',
-    host: () => '{host:String} IN (host, peer_host)',
-    network: () => '{network:String} IN (network, peer_network)',
-    port: () => '{port:UInt16} IN (local_port, peer_port)',
-    protocol: () => 'protocol = {protocol:UInt8}',
-    verdict: () => 'verdict = {verdict:String}',
-    reason: () => 'reason = {reason:String}',
-    rule: (rule) => (typeof rule === 'number' ? 'rule_number = {rule:UInt32}' : '{rule:String} IN (rule, policy)'),
-    since: () => 'time >= fromUnixTimestamp64Milli({since:Int64})',
-    until: () => 'time < fromUnixTimestamp64Milli({until:Int64})',
-  };
-
-const isVm = (prefix: '' | 'peer_', parameter: string): string =>
-  `{${parameter}:String} IN (${prefix}vm, ${prefix}vm_uuid, ${prefix}endpoint)`;
-
-const isSide = (prefix: '' | 'peer_', parameter: string, who: string): string =>
-  isIP(who) === 0
-    ? isVm(prefix, parameter)
-    : `${prefix === '' ? 'local_' : prefix}address = toIPv6({${parameter}:String})`;
-
-/** Where nobody saw the connection open, the row's own side counts as the opener. */
-const opened = (whenClient: string, whenServer: string): string => `if(side = 'server', ${whenServer}, ${whenClient})`;
-
-function where(filter: FlowFilter): { clause: string; params: Parameters } {
-  const params: Parameters = {};
-  const conditions: string[] = [];
-  for (const name of Object.keys(CONDITIONS) as (keyof typeof CONDITIONS)[]) {
-    const value = filter[name];
-    if (value === undefined) continue;
-    params[name] = value;
-    conditions.push((CONDITIONS[name] as (value: string | number) => string)(value));
-  }
-  return { clause: conditions.length === 0 ? '' : `WHERE ${conditions.join(' AND ')}`, params };
-}
 
 const limitOf = (limit = DEFAULT_LIMIT): number => Math.min(Math.max(1, Math.trunc(limit)), HIGHEST_LIMIT);
 
@@ -64,23 +21,33 @@ const SELECTED = FLOW_COLUMNS.map(({ name, type }) => {
   return name === 'connection' ? "lower(leftPad(hex(connection), 16, '0')) AS connection" : name;
 }).join(', ');
 
+/** Rows of `flows` that match, and values of placeholders. `each` ends the statement of each part. */
+function matching(filter: FlowFilter, each = ''): { rows: string; params: Parameters } {
+  const parts = conditionsOf(filter);
+  return {
+    rows: parts
+      .map(({ conditions }) => `SELECT * FROM ${qualified('flows')} ${whereOf(conditions)} ${each}`)
+      .map((part) => (parts.length === 1 ? part : `(${part})`))
+      .join(' UNION ALL '),
+    params: parts[0]?.params ?? {},
+  };
+}
+
 /** Flow rows that match, newest first. The columns are those of model/flow.ts, with addresses as text ('' for none) and `connection` as 16 hexadecimal digits. */
 export function flowsQuery(filter: FlowFilter): Query {
-  const { clause, params } = where(filter);
   // In a subquery, so that no condition sees the texts that are selected in place of columns of the same name.
-  const matching = `SELECT * FROM ${qualified('flows')} ${clause} ORDER BY time DESC LIMIT {limit:UInt32}`;
+  const { rows, params } = matching(filter, 'ORDER BY time DESC LIMIT {limit:UInt32}');
   return {
-    sql: `SELECT ${SELECTED} FROM (${matching}) AS flows ORDER BY flows.time DESC`,
+    sql: `SELECT ${SELECTED} FROM (${rows}) AS flows ORDER BY flows.time DESC LIMIT {limit:UInt32}`,
     params: { ...params, limit: limitOf(filter.limit) },
   };
 }
 
 /** The same rows oldest first and without a limit, for an export of [since, until). Values of placeholders are text. */
 export function exportQuery(filter: FlowFilter): { sql: string; params: Record<string, string> } {
-  const { clause, params } = where(filter);
-  const matching = `SELECT * FROM ${qualified('flows')} ${clause}`;
+  const { rows, params } = matching(filter);
   return {
-    sql: `SELECT ${SELECTED} FROM (${matching}) AS flows ORDER BY flows.time, flows.host, flows.number`,
+    sql: `SELECT ${SELECTED} FROM (${rows}) AS flows ORDER BY flows.time, flows.host, flows.number`,
     params: Object.fromEntries(Object.entries(params).map(([name, value]) => [name, String(value)])),
   };
 }
@@ -113,13 +80,13 @@ const TALKERS = { vm: ['vm', 'peer_vm'], app: ['application', 'peer_application'
  */
 export function topTalkers({ by, since, until, limit = 10 }: TalkersRequest): Query {
   const [own, peer] = TALKERS[by];
-  const { clause, params } = where({ since, ...(until === undefined ? {} : { until }) });
+  const [span] = conditionsOf({ since, ...(until === undefined ? {} : { until }) }) as [Conditions];
   return {
     sql: `SELECT ${own} AS name, sum(flows.tx_octets + flows.rx_octets) AS octets, sum(flows.tx_octets) AS tx_octets, sum(flows.rx_octets) AS rx_octets,
 sum(tx_packets + rx_packets) AS packets, sum(drop_packets) AS dropped_packets, uniqExact(connection) AS connections
-FROM ${qualified('flows')} AS flows ${clause} AND ${own} != '' AND NOT (${own} = ${peer} AND ${REPEATED})
+FROM ${qualified('flows')} AS flows ${whereOf(span.conditions)} AND ${own} != '' AND NOT (${own} = ${peer} AND ${REPEATED})
 GROUP BY name ORDER BY octets DESC, name LIMIT {limit:UInt32}`,
-    params: { ...params, limit: limitOf(limit) },
+    params: { ...span.params, limit: limitOf(limit) },
   };
 }
 
@@ -128,11 +95,11 @@ const REPEATED = `(peer_endpoint != '' AND (side = 'server' OR (side != 'client'
 
 /** All octets and packets of a span of time, each connection counted once. */
 export function totals({ since, until }: { readonly since: number; readonly until?: number }): Query {
-  const { clause, params } = where({ since, ...(until === undefined ? {} : { until }) });
+  const [span] = conditionsOf({ since, ...(until === undefined ? {} : { until }) }) as [Conditions];
   return {
     sql: `SELECT sum(tx_octets + rx_octets) AS octets, sum(tx_packets + rx_packets) AS packets, uniqExact(connection) AS connections
-FROM ${qualified('flows')} ${clause} AND NOT ${REPEATED}`,
-    params,
+FROM ${qualified('flows')} ${whereOf(span.conditions)} AND NOT ${REPEATED}`,
+    params: span.params,
   };
 }
 
