@@ -227,9 +227,22 @@ describe('flows', () => {
   test('top talkers of the last quarter of an hour, by VM unless asked otherwise', async () => {
     expect(await ask(Type.Array(Talker), '/v1/top')).toMatchObject([{ name: 'app-1' }, { name: 'db-1' }]);
     await ask(Type.Array(Talker), '/v1/top?by=app&since=1h&limit=3');
+    const all = 'by=port&vm=db-1&app=db&project=shop&verdict=deny&exact=true&until=1m';
+    await ask(Type.Array(Talker), `/v1/top?${all}`);
     expect(memory.calls.map((call) => call.with)).toEqual([
       { by: 'vm', since: NOW - 900_000, limit: 10 },
       { by: 'app', since: NOW - 3_600_000, limit: 3 },
+      {
+        by: 'port',
+        vm: 'db-1',
+        app: 'db',
+        project: 'shop',
+        verdict: 'deny',
+        exact: true,
+        since: NOW - 900_000,
+        until: NOW - 60_000,
+        limit: 10,
+      },
     ]);
   });
 });

@@ -2,14 +2,16 @@ import { isIP } from 'node:net';
 import type { PeersRequest } from '../../model/connection.ts';
 import { FLOW_COLUMNS } from '../../model/flow.ts';
 import type { FlowFilter } from '../../model/flow-filter.ts';
-import { type Conditions, conditionsOf, type Parameters, whereOf } from './flow-conditions.ts';
+import { conditionsOf, type Parameters, whereOf } from './flow-conditions.ts';
 import { qualified } from './schema.ts';
 import type { Query } from './store.ts';
 
 export const DEFAULT_LIMIT = 100;
 export const HIGHEST_LIMIT = 10_000;
+/** The function that merges `connections` of the sums, and gives their number. */
+export const MERGED_CONNECTIONS = 'uniqMerge';
 
-const limitOf = (limit = DEFAULT_LIMIT): number => Math.min(Math.max(1, Math.trunc(limit)), HIGHEST_LIMIT);
+export const limitOf = (limit = DEFAULT_LIMIT): number => Math.min(Math.max(1, Math.trunc(limit)), HIGHEST_LIMIT);
 
 /** IPv4 as people write it, and nothing for the address that is none. */
 const address = (column: string): string =>
@@ -49,57 +51,6 @@ export function exportQuery(filter: FlowFilter): { sql: string; params: Record<s
   return {
     sql: `SELECT ${SELECTED} FROM (${rows}) AS flows ORDER BY flows.time, flows.host, flows.number`,
     params: Object.fromEntries(Object.entries(params).map(([name, value]) => [name, String(value)])),
-  };
-}
-
-export interface TalkersRequest {
-  readonly by: 'vm' | 'app';
-  /** Milliseconds since the epoch, UTC. */
-  readonly since: number;
-  readonly until?: number;
-  readonly limit?: number;
-}
-
-/** A line of `topTalkers`. */
-export interface Talker {
-  readonly name: string;
-  /** Octets that crossed its vNICs, sent and received together. Of a connection between two vNICs of the same name only the opener's side counts. */
-  readonly octets: number;
-  readonly tx_octets: number;
-  readonly rx_octets: number;
-  readonly packets: number;
-  readonly dropped_packets: number;
-  readonly connections: number;
-}
-
-const TALKERS = { vm: ['vm', 'peer_vm'], app: ['application', 'peer_application'] } as const;
-
-/**
- * Who moves most octets. A connection between two managed endpoints has two rows, one from each side; where both sides carry the same name the
- * server's row is left out, so that nothing within a name counts twice.
- */
-export function topTalkers({ by, since, until, limit = 10 }: TalkersRequest): Query {
-  const [own, peer] = TALKERS[by];
-  const [span] = conditionsOf({ since, ...(until === undefined ? {} : { until }) }) as [Conditions];
-  return {
-    sql: `SELECT ${own} AS name, sum(flows.tx_octets + flows.rx_octets) AS octets, sum(flows.tx_octets) AS tx_octets, sum(flows.rx_octets) AS rx_octets,
-sum(tx_packets + rx_packets) AS packets, sum(drop_packets) AS dropped_packets, uniqExact(connection) AS connections
-FROM ${qualified('flows')} AS flows ${whereOf(span.conditions)} AND ${own} != '' AND NOT (${own} = ${peer} AND ${REPEATED})
-GROUP BY name ORDER BY octets DESC, name LIMIT {limit:UInt32}`,
-    params: { ...span.params, limit: limitOf(limit) },
-  };
-}
-
-/** True of the second row of a connection whose both ends are managed: the server's, or, where nobody saw it open, that of the later name. */
-const REPEATED = `(peer_endpoint != '' AND (side = 'server' OR (side != 'client' AND endpoint > peer_endpoint)))`;
-
-/** All octets and packets of a span of time, each connection counted once. */
-export function totals({ since, until }: { readonly since: number; readonly until?: number }): Query {
-  const [span] = conditionsOf({ since, ...(until === undefined ? {} : { until }) }) as [Conditions];
-  return {
-    sql: `SELECT sum(tx_octets + rx_octets) AS octets, sum(tx_packets + rx_packets) AS packets, uniqExact(connection) AS connections
-FROM ${qualified('flows')} ${whereOf(span.conditions)} AND NOT ${REPEATED}`,
-    params: span.params,
   };
 }
 
