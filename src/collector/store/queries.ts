@@ -45,13 +45,19 @@ export function flowsQuery(filter: FlowFilter): Query {
   };
 }
 
-/** The same rows oldest first and without a limit, for an export of [since, until). Values of placeholders are text. */
-export function exportQuery(filter: FlowFilter): { sql: string; params: Record<string, string> } {
+/** The same rows oldest first and without a limit, for an export of [since, until). */
+export function exportQuery(filter: FlowFilter): Query {
   const { rows, params } = matching(filter);
   return {
     sql: `SELECT ${SELECTED} FROM (${rows}) AS flows ORDER BY flows.time, flows.host, flows.number`,
-    params: Object.fromEntries(Object.entries(params).map(([name, value]) => [name, String(value)])),
+    params,
   };
+}
+
+/** How many rows match. */
+export function countQuery(filter: FlowFilter): Query {
+  const { rows, params } = matching(filter);
+  return { sql: `SELECT count() AS rows FROM (${rows})`, params };
 }
 
 const HOUR_MS = 3_600_000;
