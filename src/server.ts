@@ -19,7 +19,7 @@ import { connectionsQuery } from './collector/store/connections.ts';
 import { exportFlows } from './collector/store/export.ts';
 import { readLedger } from './collector/store/ledger.ts';
 import type { Retention } from './collector/store/migrations.ts';
-import { flowsQuery, peersOf } from './collector/store/queries.ts';
+import { countQuery, flowsQuery, peersOf } from './collector/store/queries.ts';
 import { createDiskRetention } from './collector/store/retention.ts';
 import { topTalkers } from './collector/store/top-talkers.ts';
 import { insertTrace, tracesQuery } from './collector/store/traces.ts';
@@ -164,6 +164,10 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     async flows(filter) {
       const { sql, params } = flowsQuery(filter);
       return store.query(sql, params);
+    },
+    async countFlows(filter) {
+      const { sql, params } = countQuery(filter);
+      return (await store.query<{ rows: number }>(sql, params))[0]?.rows ?? 0;
     },
     async top(request) {
       const { sql, params } = topTalkers(request);

@@ -34,6 +34,8 @@ export interface ControlDeps {
 export interface QueryDeps {
   /** Newest first; keys are the columns of model/flow.ts. */
   flows(filter: FlowFilter): Promise<readonly Readonly<Record<string, unknown>>[]>;
+  /** How many rows match. */
+  countFlows(filter: FlowFilter): Promise<number>;
   /** Largest first. Times are milliseconds since the epoch. */
   top(request: TalkersRequest): Promise<readonly Talker[]>;
   /** One statement of the caller's, read-only. @throws SondeError STORE_QUERY_* */

@@ -196,6 +196,16 @@ describe('flows', () => {
     expect(memory.calls[0]?.with).toMatchObject({ since: NOW - 3_600_000, until: NOW - 12 * 3_600_000 });
   });
 
+  test('page by page: after a row, oldest first; and how many there are', async () => {
+    const after = 'after=2026-01-31T11:59:59.000001Z,h1,18446744073709551'.replaceAll(',', '%2C');
+    await ask(Type.Array(FlowView), `/v1/flows?vm=db-1&order=oldest&${after}`);
+    const cursor = { time: (NOW - 1_000) * 1000 + 1, host: 'h1', number: '18446744073709551' };
+    expect(memory.calls.at(-1)?.with).toEqual({ vm: 'db-1', order: 'oldest', after: cursor, limit: 100 });
+    const { rows } = await ask(Type.Object({ rows: Type.Integer() }), `/v1/flows/count?vm=db-1&${after}`);
+    expect(rows).toBe(42);
+    expect(memory.calls.at(-1)).toMatchObject({ name: 'countFlows', with: { vm: 'db-1', after: cursor } });
+  });
+
   test('as lines', async () => {
     const response = await fetch(`${url}/v1/flows?format=ndjson`);
     expect(response.headers.get('content-type')).toContain('application/x-ndjson');
@@ -211,6 +221,8 @@ describe('flows', () => {
     ['protocol=300', 'protocol', 'a number up to 255'],
     ['verdict=maybe', 'verdict', 'allow, deny or drop'],
     ['reason=POLICY', 'reason', 'PORT_SECURITY'],
+    ['after=yesterday&order=oldest', 'after', 'its time, host and number'],
+    ['after=2026-01-31T12:00:00.000001Z,h1,42', 'order', 'oldest'],
     ['since=yesterday', 'since', 'a duration as 5m'],
     ['since=2026-13-99', 'since', 'a duration as 5m'],
     ['limit=0', 'limit', '1 to 10000'],
@@ -348,6 +360,7 @@ describe('operation', () => {
       '/v1/documents/{kind}/{name}',
       '/v1/endpoints',
       '/v1/flows',
+      '/v1/flows/count',
       '/v1/flows/export',
       '/v1/hosts',
       '/v1/ledger',

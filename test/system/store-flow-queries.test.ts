@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
-import { flowsQuery } from '../../src/collector/store/queries.ts';
+import { countQuery, flowsQuery } from '../../src/collector/store/queries.ts';
 import type { Query, Store } from '../../src/collector/store/store.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
 import type { FlowFilter } from '../../src/model/flow-filter.ts';
@@ -55,6 +55,49 @@ describe('a filter', () => {
     const want = expected(matches);
     expect(await numbersOf(filter)).toEqual(want);
     if (filter.project !== 'p') expect(want.length).toBeGreaterThan(10);
+  });
+});
+
+describe('page by page', () => {
+  // Many rows of the same time, and some of the same time and host.
+  const start = NOON - 2 * HOUR;
+  const alike = Array.from({ length: 400 }, (_, i) =>
+    flowRow({
+      time: start + (i % 7),
+      host: `h-${i % 3}`,
+      number: i,
+      vm: `vm-${i % 5}`,
+      side: i % 2 ? 'client' : 'server',
+    }),
+  );
+  const SPAN = { since: start / 1000, until: start / 1000 + 1000 };
+
+  beforeAll(() => store.insertNative('flows', [flowFrame(alike)], { token: 'alike', compression: 'zstd' }));
+
+  it.each<FlowFilter>([{}, { vm: 'vm-1' }, { to: 'vm-2' }])('%j: every row comes once, in order', async (filter) => {
+    const order = [...alike]
+      .sort(
+        (a, b) => a.time - b.time || (a.host < b.host ? -1 : a.host > b.host ? 1 : Number(a.number) - Number(b.number)),
+      )
+      .filter((row) => filter.vm === undefined || row.vm === filter.vm)
+      .filter((row) => filter.to === undefined || (row.side === 'server' && row.vm === filter.to))
+      .map(({ number }) => Number(number));
+    const found: number[] = [];
+    let after: FlowFilter['after'];
+    for (;;) {
+      const paged = { ...SPAN, ...filter, order: 'oldest' as const, limit: 13, ...(after && { after }) };
+      const { sql, params } = flowsQuery(paged);
+      const page = await store.query<{ time: string; host: string; number: number }>(sql, params);
+      const counted = countQuery(paged);
+      expect(await store.query(counted.sql, counted.params)).toEqual([{ rows: order.length - found.length }]);
+      found.push(...page.map(({ number }) => number));
+      const last = page.at(-1);
+      if (last === undefined) break;
+      const micros = Number(/\.\d{3}(\d{3})Z$/.exec(last.time)?.[1]);
+      after = { time: Date.parse(last.time) * 1000 + micros, host: last.host, number: String(last.number) };
+    }
+    expect(found).toEqual(order);
+    expect(order.length).toBeGreaterThan(20);
   });
 });
 

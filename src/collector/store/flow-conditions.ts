@@ -14,7 +14,7 @@ export interface Conditions {
 
 type Who = 'vm' | 'from' | 'to';
 type Side = '' | 'peer_';
-type Plain = Exclude<keyof FlowFilter, Who | 'limit'>;
+type Plain = Exclude<keyof FlowFilter, Who | 'limit' | 'order' | 'after'>;
 
 /** A placeholder has the filter's name, and text for a column nothing but its name here. */
 const PLAIN: { readonly [F in Plain]-?: (value: NonNullable<FlowFilter[F]>) => string } = {
@@ -60,7 +60,7 @@ function isSide(side: Side, who: Who, value: string, since: number | undefined):
  * peer's side of the server's, and an index serves one of the two at a time. Where nobody saw the connection open, the row's own side counts as the opener.
  */
 export function conditionsOf(filter: FlowFilter): readonly Conditions[] {
-  const { vm, from, to, since } = filter;
+  const { vm, from, to, since, after } = filter;
   const params: Parameters = {};
   const plain: string[] = [];
   for (const name of Object.keys(PLAIN) as Plain[]) {
@@ -68,6 +68,12 @@ export function conditionsOf(filter: FlowFilter): readonly Conditions[] {
     if (value === undefined) continue;
     params[name] = value;
     plain.push((PLAIN[name] as (value: string | number) => string)(value));
+  }
+  if (after !== undefined) {
+    const time = "fromUnixTimestamp64Micro({afterTime:Int64}, 'UTC')";
+    // The first for the index, which does not look into tuples.
+    plain.push(`time >= ${time}`, `(time, host, number) > (${time}, {afterHost:String}, {afterNumber:UInt64})`);
+    Object.assign(params, { afterTime: after.time, afterHost: after.host, afterNumber: after.number });
   }
   for (const [name, value] of Object.entries({ vm, from, to })) if (value !== undefined) params[name] = value;
   if (vm !== undefined) plain.push(...isSide('', 'vm', vm, since));

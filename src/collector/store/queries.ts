@@ -35,12 +35,16 @@ function matching(filter: FlowFilter, each = ''): { rows: string; params: Parame
   };
 }
 
-/** Flow rows that match, newest first. The columns are those of model/flow.ts, with addresses as text ('' for none) and `connection` as 16 hexadecimal digits. */
+/** Flow rows that match, newest first unless asked otherwise. The columns are those of model/flow.ts, with addresses as text ('' for none) and `connection` as 16 hexadecimal digits. */
 export function flowsQuery(filter: FlowFilter): Query {
+  const order = (table = ''): string =>
+    (filter.order ?? 'newest') === 'newest'
+      ? `ORDER BY ${table}time DESC`
+      : `ORDER BY ${table}time, ${table}host, ${table}number`;
   // In a subquery, so that no condition sees the texts that are selected in place of columns of the same name.
-  const { rows, params } = matching(filter, 'ORDER BY time DESC LIMIT {limit:UInt32}');
+  const { rows, params } = matching(filter, `${order()} LIMIT {limit:UInt32}`);
   return {
-    sql: `SELECT ${SELECTED} FROM (${rows}) AS flows ORDER BY flows.time DESC LIMIT {limit:UInt32}`,
+    sql: `SELECT ${SELECTED} FROM (${rows}) AS flows ${order('flows.')} LIMIT {limit:UInt32}`,
     params: { ...params, limit: limitOf(filter.limit) },
   };
 }
