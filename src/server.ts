@@ -19,8 +19,9 @@ import { findConnections } from './collector/store/connections.ts';
 import { exportFlows } from './collector/store/export.ts';
 import { readLedger } from './collector/store/ledger.ts';
 import type { Retention } from './collector/store/migrations.ts';
-import { flowsQuery, peersOf, type Talker, topTalkers } from './collector/store/queries.ts';
+import { countQuery, flowsQuery, peersOf } from './collector/store/queries.ts';
 import { createDiskRetention } from './collector/store/retention.ts';
+import { topTalkers } from './collector/store/top-talkers.ts';
 import { insertTrace, tracesQuery } from './collector/store/traces.ts';
 import { type KafkaSettings, kafkaSettingsOf } from './config/kafka.ts';
 import type { ServerConfig } from './config/load.ts';
@@ -29,6 +30,7 @@ import { createWorld } from './control/world.ts';
 import type { Peer } from './model/connection.ts';
 import { SondeError } from './model/errors.ts';
 import type { HostStatus } from './model/host.ts';
+import type { Talker } from './model/top-talkers.ts';
 import type { FinishedTrace } from './model/trace.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
 import { createTraceCoordinator } from './trace/coordinator.ts';
@@ -161,6 +163,10 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     async flows(filter) {
       const { sql, params } = flowsQuery(filter);
       return store.query(sql, params);
+    },
+    async countFlows(filter) {
+      const { sql, params } = countQuery(filter);
+      return (await store.query<{ rows: number }>(sql, params))[0]?.rows ?? 0;
     },
     async top(request) {
       const { sql, params } = topTalkers(request);

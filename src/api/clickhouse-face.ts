@@ -27,7 +27,11 @@ export interface ClickhouseFaceConfig {
 export interface ClickhouseFaceDeps {
   readonly raw: (
     sql: string,
-    options: { readonly format: string; readonly params: Readonly<Record<string, string>> },
+    options: {
+      readonly format: string;
+      readonly params: Readonly<Record<string, string>>;
+      readonly database: string;
+    },
   ) => Promise<{
     readonly format: string;
     readonly bytes: Uint8Array;
@@ -106,7 +110,13 @@ export function createClickhouseFace({ listen, token }: ClickhouseFaceConfig, de
     const params: Record<string, string> = {};
     for (const [name, value] of url.searchParams) if (name.startsWith('param_')) params[name.slice(6)] = value;
     const wanted = url.searchParams.get('default_format') ?? request.headers['x-clickhouse-format'] ?? 'TabSeparated';
-    const result = await deps.raw(sql, { format: String(wanted), params });
+    const database = url.searchParams.get('database') ?? request.headers['x-clickhouse-database'] ?? '';
+    const result = await deps.raw(sql, {
+      format: String(wanted),
+      params,
+      // Clients name `default` where nobody has chosen, and nothing is in it.
+      database: database === '' || database === 'default' ? 'sonde' : String(database),
+    });
     metrics.sonde_clickhouse_queries_total.inc({ outcome: 'answered' });
     const isZipped =
       url.searchParams.get('enable_http_compression') === '1' &&

@@ -5,8 +5,9 @@ import type { StoredDocument } from '../model/documents.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import type { FlowFilter } from '../model/flow-filter.ts';
 import type { LedgerLine } from '../model/ledger.ts';
+import type { Talker, TalkersRequest } from '../model/top-talkers.ts';
 import type { FinishedTrace, TraceSpec } from '../model/trace.ts';
-import type { Applied, HostRealization, HostView, PartState, Talker } from './schemas.ts';
+import type { Applied, HostRealization, HostView, PartState } from './schemas.ts';
 
 /** What routes of the control role call. */
 export interface ControlDeps {
@@ -33,13 +34,10 @@ export interface ControlDeps {
 export interface QueryDeps {
   /** Newest first; keys are the columns of model/flow.ts. */
   flows(filter: FlowFilter): Promise<readonly Readonly<Record<string, unknown>>[]>;
+  /** How many rows match. */
+  countFlows(filter: FlowFilter): Promise<number>;
   /** Largest first. Times are milliseconds since the epoch. */
-  top(request: {
-    readonly by: 'vm' | 'app';
-    readonly since: number;
-    readonly until?: number;
-    readonly limit: number;
-  }): Promise<readonly Talker[]>;
+  top(request: TalkersRequest): Promise<readonly Talker[]>;
   /** One statement of the caller's, read-only. @throws SondeError STORE_QUERY_* */
   sql(
     sql: string,

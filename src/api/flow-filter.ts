@@ -1,7 +1,8 @@
 import { type Static, Type } from 'typebox';
 import { parseDuration } from '../config/value-types.ts';
+import { DROP_REASONS, type DropReason } from '../model/datapath.ts';
 import { SondeError } from '../model/errors.ts';
-import type { FlowFilter } from '../model/flow-filter.ts';
+import type { FlowCursor, FlowFilter } from '../model/flow-filter.ts';
 
 export const Who = (description: string) => Type.Optional(Type.String({ minLength: 1, maxLength: 253, description }));
 export const Moment = (description: string) =>
@@ -13,6 +14,8 @@ export const Moment = (description: string) =>
     }),
   );
 
+const REASONS = Object.keys(DROP_REASONS) as DropReason[];
+const CURSOR_EXPECTED = 'its time, host and number, as 2026-01-31T12:00:00.000001Z,h1,42';
 const PROTOCOL_EXPECTED = 'tcp, udp, sctp, icmp, icmpv6, or a number up to 255';
 
 export const FlowQuery = Type.Object(
@@ -21,21 +24,27 @@ export const FlowQuery = Type.Object(
     from: Who('Who opened the connection: name, uuid, iface-id or address.'),
     to: Who('Who it was opened to: name, uuid, iface-id or address.'),
     app: Who('Application of either side.'),
+    project: Who('Project of either side.'),
+    host: Who('Host of either side.'),
     network: Who('Virtual network of either side.'),
     port: Type.Optional(
       Type.Integer({ minimum: 1, maximum: 65_535, description: 'a port of either side, 1 to 65535' }),
     ),
     protocol: Type.Optional(Type.String({ pattern: '^[a-z0-9-]{1,12}$', description: PROTOCOL_EXPECTED })),
     verdict: Type.Optional(Type.Enum(['allow', 'deny', 'drop'], { description: 'allow, deny or drop' })),
+    reason: Type.Optional(Type.Enum(REASONS, { description: `why it was dropped: ${REASONS.join(', ')}` })),
     rule: Who('Rule as policy/rule, a policy, or the number of a rule.'),
     since: Moment('Intervals that end at or after it'),
     until: Moment('Intervals that end before it'),
-    limit: Type.Integer({
-      minimum: 1,
-      maximum: 10_000,
-      default: 100,
-      description: 'most rows, 1 to 10000, newest first',
-    }),
+    limit: Type.Integer({ minimum: 1, maximum: 10_000, default: 100, description: 'most rows, 1 to 10000' }),
+    order: Type.Optional(Type.Enum(['newest', 'oldest'], { description: 'newest (first, the default) or oldest' })),
+    after: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 320,
+        description: `only what comes after a row, with order=oldest: ${CURSOR_EXPECTED}`,
+      }),
+    ),
     format: Type.Enum(['json', 'ndjson'], { default: 'json', description: 'json, or ndjson (a row a line)' }),
   },
   { additionalProperties: false },
@@ -46,13 +55,24 @@ const PROTOCOL_NUMBERS: Readonly<Record<string, number>> = { icmp: 1, tcp: 6, ud
 
 /** @throws SondeError API_REQUEST_INVALID */
 export function flowFilterOf(query: Static<typeof FlowQuery>, now: number): FlowFilter {
-  const { protocol, rule, since, until, format: _, ...same } = query;
+  const { protocol, rule, since, until, after, format: _, ...same } = query;
+  if (after !== undefined && query.order !== 'oldest')
+    throw invalid('order', query.order ?? '', 'oldest, where after is given');
   return {
     ...same,
     ...(protocol === undefined ? {} : { protocol: protocolNumber(protocol) }),
     ...(rule === undefined ? {} : { rule: /^\d{1,9}$/.test(rule) ? Number(rule) : rule }),
+    ...(after === undefined ? {} : { after: cursorOf(after) }),
     ...spanOf({ since, until }, now),
   };
+}
+
+function cursorOf(text: string): FlowCursor {
+  const [, seconds = '', micros = '', host = '', number = ''] =
+    /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{6})Z,(.{1,253}),(\d{1,19})$/.exec(text) ?? [];
+  const ms = Date.parse(`${seconds}Z`);
+  if (Number.isNaN(ms)) throw invalid('after', text, CURSOR_EXPECTED);
+  return { time: ms * 1000 + Number(micros), host, number };
 }
 
 /** @throws SondeError API_REQUEST_INVALID */

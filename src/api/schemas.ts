@@ -126,7 +126,8 @@ export const FlowView = Type.Unsafe<Readonly<Record<string, unknown>>>(
 const Count = Type.Union([Type.Integer(), Type.String()], { description: 'decimal text beyond 2^53' });
 
 export const Talker = Type.Object({
-  name: Type.String(),
+  name: Type.String({ description: 'Of a port with its protocol, as tcp/443.' }),
+  peer: Type.Optional(Type.String({ description: 'By peer: with whom; empty where it is not managed.' })),
   octets: Count,
   tx_octets: Count,
   rx_octets: Count,

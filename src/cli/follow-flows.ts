@@ -4,31 +4,77 @@ import { writeOut } from './output.ts';
 import type { FlowText } from './render/views.ts';
 
 const POLL_MS = 1_000;
-/** Rows may come late: an agent holds them for a second or two, and a busy bus for longer. */
+/** An agent holds rows for a second or two: what is looked back at each time. */
+const USUAL_MS = 5_000;
+/** On a busy bus rows may come later than that: what is looked back at now and then, since it costs so much more. */
 const LATE_MS = 60_000;
+const LATE_EVERY_MS = 5_000;
 /** What a clock and a slow answer may add between two questions. */
 const SLACK_MS = 1_000;
 /** The API's highest limit. */
-const MOST = 10_000;
+const PAGE = 10_000;
+/** New rows of one look. Whoever is so far behind does not keep up, and remembering more of them would fill the memory. */
+const MOST_BEHIND = 500_000;
 
 type Query = Readonly<Record<string, string | undefined>>;
 
+const nameOf = ({ host, epoch, number }: FlowText): string => `${host} ${epoch} ${number}`;
+const cursorOf = ({ time, host, number }: FlowText): string => `${time},${host},${number}`;
+
 /**
  * Shows the last rows and then each new one once, oldest first, until the process is interrupted.
- * A row is named by its host, run and number. The span asked for reaches back to the last answer and `LATE_MS` before it, so it survives a server that is
- * away for long; it is relative, so that only the server's clock counts.
+ * A row is named by its host, run and number. Each look goes page by page through a span that reaches back to the last one, and far enough before it for rows that come late, so
+ * nothing is left out however many rows there are, or however long the server is away. The span is relative, so that only the server's clock counts.
+ * Where more than `mostBehind` rows wait, the rest is skipped, and counted on standard error.
  * @param query filters, and as `limit` how many rows to begin with
  * @throws what the client throws, before there was an answer; later it asks again
  */
-export async function followFlows(client: Client, query: Query, line: (row: FlowText) => string): Promise<void> {
+export async function followFlows(
+  client: Client,
+  query: Query,
+  line: (row: FlowText) => string,
+  mostBehind = MOST_BEHIND,
+): Promise<void> {
   process.once('SIGINT', () => process.exit(0));
   const ask = (more: Query) => client.json<FlowText[]>('GET', '/v1/flows', { query: { ...query, ...more } });
-  const recent = (spanMs: number) => ask({ since: `${Math.ceil(spanMs)}ms`, limit: String(MOST) });
-  const nameOf = ({ host, epoch, number }: FlowText): string => `${host} ${epoch} ${number}`;
+  const seen = new Map<string, number>();
+  /** What was skipped lies before this row. */
+  let floor: string | undefined;
+
+  /** New rows of the last milliseconds, oldest first, a page at a time. */
+  async function* fresh(spanMs: number, at: number): AsyncGenerator<FlowText[], void> {
+    let after = floor;
+    for (;;) {
+      const since = `${Math.ceil(spanMs + performance.now() - at)}ms`;
+      const rows = await ask({ since, order: 'oldest', after, limit: String(PAGE) });
+      const unseen = rows.filter((row) => !seen.has(nameOf(row)));
+      for (const row of rows) seen.set(nameOf(row), at);
+      yield unseen;
+      const last = rows.at(-1);
+      if (rows.length < PAGE || last === undefined) return;
+      after = cursorOf(last);
+    }
+  }
+
+  /** Goes to the newest row and says how many lie between. */
+  async function skip(from: FlowText): Promise<void> {
+    const [newest] = await ask({ limit: '1' });
+    if (newest === undefined) return;
+    floor = cursorOf(newest);
+    const count = async (after: string): Promise<number> => {
+      const { limit: _, since: __, ...filters } = query;
+      const { rows } = await client.json<{ rows: number }>('GET', '/v1/flows/count', { query: { ...filters, after } });
+      return rows;
+    };
+    const left = (await count(cursorOf(from))) - (await count(floor));
+    if (left > 0)
+      process.stderr.write(`${left} rows are left out: they come faster than they are shown. Narrow the choice.\n`);
+  }
 
   let answeredAt = performance.now();
+  let lateAt = answeredAt;
   // What is there already is known, though only its newest rows are shown.
-  const seen = new Map((await recent(LATE_MS + SLACK_MS)).map((row) => [nameOf(row), answeredAt]));
+  for await (const _ of fresh(LATE_MS + SLACK_MS, answeredAt));
   const first = await ask({});
   for (const row of first) seen.set(nameOf(row), answeredAt);
   await writeOut(Buffer.from(first.reverse().map(line).join('')));
@@ -37,9 +83,18 @@ export async function followFlows(client: Client, query: Query, line: (row: Flow
   for (;;) {
     await sleep(POLL_MS);
     const askedAt = performance.now();
-    let rows: FlowText[];
+    const isLate = askedAt - lateAt >= LATE_EVERY_MS;
+    const spanMs = askedAt - (isLate ? lateAt - LATE_MS : answeredAt - USUAL_MS) + SLACK_MS;
     try {
-      rows = await recent(askedAt - answeredAt + LATE_MS + SLACK_MS);
+      let behind = 0;
+      for await (const rows of fresh(spanMs, askedAt)) {
+        await writeOut(Buffer.from(rows.map(line).join('')));
+        behind += rows.length;
+        const last = rows.at(-1);
+        if (behind < mostBehind || last === undefined) continue;
+        await skip(last);
+        break;
+      }
     } catch (error) {
       if (!isAway) process.stderr.write(`${(error as Error).message} It is asked again until it answers.\n`);
       isAway = true;
@@ -47,11 +102,7 @@ export async function followFlows(client: Client, query: Query, line: (row: Flow
     }
     isAway = false;
     answeredAt = askedAt;
-    const fresh = rows.filter((row) => !seen.has(nameOf(row)));
-    for (const row of rows) seen.set(nameOf(row), askedAt);
+    if (isLate) lateAt = askedAt;
     for (const [name, at] of seen) if (at < askedAt - 2 * LATE_MS) seen.delete(name);
-    await writeOut(Buffer.from(fresh.reverse().map(line).join('')));
-    if (rows.length === MOST)
-      process.stderr.write(`More than ${MOST} rows a minute match: some are left out. Narrow the choice.\n`);
   }
 }

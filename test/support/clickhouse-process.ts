@@ -59,11 +59,17 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
   const bare = format === undefined ? sql : sql.replace(/\bFORMAT\s+\w+\s*$/i, '');
   const isSelect = /^\s*(SELECT|WITH)/i.test(bare);
   const told = settings.filter((setting) => !setting.startsWith('readonly'));
+  const database = searchParams.get('database') ?? request.headers['x-clickhouse-database'] ?? 'default';
+  await session.queryAsync(`USE \`${String(database)}\``);
   const whole = isSelect && told.length > 0 ? `${bare} SETTINGS ${told.join(', ')}` : bare;
   const result =
     Object.keys(params).length > 0
       ? await session.queryBindAsync(whole, params, { format: format ?? 'TSV' })
       : await session.queryAsync(whole, { format: format ?? 'TSV' });
+  response.setHeader(
+    'x-clickhouse-summary',
+    JSON.stringify({ read_rows: String(result.rowsRead), read_bytes: String(result.bytesRead) }),
+  );
   response.end(Buffer.from(result.bytes()));
 }
 

@@ -142,6 +142,10 @@ export function createMemoryApi(): MemoryApi {
       call('flows', filter);
       return [FLOW];
     },
+    async countFlows(filter) {
+      call('countFlows', filter);
+      return 42;
+    },
     async top(given) {
       call('top', given);
       return TALKERS;

@@ -158,7 +158,7 @@ test('hosts say whether they are alive', async () => {
 describe('flows', () => {
   test('filters arrive as the store takes them', async () => {
     const path =
-      '/v1/flows?vm=db-1&from=web-1&to=10.10.3.11&app=db&network=db&port=5432&protocol=tcp&verdict=deny&rule=1003&since=5m&until=2026-01-31T11:59:00Z&limit=5';
+      '/v1/flows?vm=db-1&from=web-1&to=10.10.3.11&app=db&project=shop&host=h1&network=db&port=5432&protocol=tcp&verdict=deny&reason=POLICY_DENY&rule=1003&since=5m&until=2026-01-31T11:59:00Z&limit=5';
     const rows = await ask(Type.Array(FlowView), path);
     expect(rows).toHaveLength(1);
     expect(memory.calls).toEqual([
@@ -169,10 +169,13 @@ describe('flows', () => {
           from: 'web-1',
           to: '10.10.3.11',
           app: 'db',
+          project: 'shop',
+          host: 'h1',
           network: 'db',
           port: 5432,
           protocol: 6,
           verdict: 'deny',
+          reason: 'POLICY_DENY',
           rule: 1003,
           since: NOW - 300_000,
           until: NOW - 60_000,
@@ -193,6 +196,16 @@ describe('flows', () => {
     expect(memory.calls[0]?.with).toMatchObject({ since: NOW - 3_600_000, until: NOW - 12 * 3_600_000 });
   });
 
+  test('page by page: after a row, oldest first; and how many there are', async () => {
+    const after = 'after=2026-01-31T11:59:59.000001Z,h1,18446744073709551'.replaceAll(',', '%2C');
+    await ask(Type.Array(FlowView), `/v1/flows?vm=db-1&order=oldest&${after}`);
+    const cursor = { time: (NOW - 1_000) * 1000 + 1, host: 'h1', number: '18446744073709551' };
+    expect(memory.calls.at(-1)?.with).toEqual({ vm: 'db-1', order: 'oldest', after: cursor, limit: 100 });
+    const { rows } = await ask(Type.Object({ rows: Type.Integer() }), `/v1/flows/count?vm=db-1&${after}`);
+    expect(rows).toBe(42);
+    expect(memory.calls.at(-1)).toMatchObject({ name: 'countFlows', with: { vm: 'db-1', after: cursor } });
+  });
+
   test('as lines', async () => {
     const response = await fetch(`${url}/v1/flows?format=ndjson`);
     expect(response.headers.get('content-type')).toContain('application/x-ndjson');
@@ -207,6 +220,9 @@ describe('flows', () => {
     ['protocol=ipx', 'protocol', 'tcp, udp'],
     ['protocol=300', 'protocol', 'a number up to 255'],
     ['verdict=maybe', 'verdict', 'allow, deny or drop'],
+    ['reason=POLICY', 'reason', 'PORT_SECURITY'],
+    ['after=yesterday&order=oldest', 'after', 'its time, host and number'],
+    ['after=2026-01-31T12:00:00.000001Z,h1,42', 'order', 'oldest'],
     ['since=yesterday', 'since', 'a duration as 5m'],
     ['since=2026-13-99', 'since', 'a duration as 5m'],
     ['limit=0', 'limit', '1 to 10000'],
@@ -223,9 +239,22 @@ describe('flows', () => {
   test('top talkers of the last quarter of an hour, by VM unless asked otherwise', async () => {
     expect(await ask(Type.Array(Talker), '/v1/top')).toMatchObject([{ name: 'app-1' }, { name: 'db-1' }]);
     await ask(Type.Array(Talker), '/v1/top?by=app&since=1h&limit=3');
+    const all = 'by=port&vm=db-1&app=db&project=shop&verdict=deny&exact=true&until=1m';
+    await ask(Type.Array(Talker), `/v1/top?${all}`);
     expect(memory.calls.map((call) => call.with)).toEqual([
       { by: 'vm', since: NOW - 900_000, limit: 10 },
       { by: 'app', since: NOW - 3_600_000, limit: 3 },
+      {
+        by: 'port',
+        vm: 'db-1',
+        app: 'db',
+        project: 'shop',
+        verdict: 'deny',
+        exact: true,
+        since: NOW - 900_000,
+        until: NOW - 60_000,
+        limit: 10,
+      },
     ]);
   });
 });
@@ -331,6 +360,7 @@ describe('operation', () => {
       '/v1/documents/{kind}/{name}',
       '/v1/endpoints',
       '/v1/flows',
+      '/v1/flows/count',
       '/v1/flows/export',
       '/v1/hosts',
       '/v1/ledger',

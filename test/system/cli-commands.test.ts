@@ -146,8 +146,12 @@ describe('flows and top', () => {
   });
 
   test('top talkers', async () => {
-    const { stdout } = await sonde(['top', '--by', 'app']);
+    const { stdout } = await sonde(['top', '--by', 'app', '--project', 'shop', '--verdict', 'allow']);
+    expect(memory.calls.at(-1)?.with).toMatchObject({ by: 'app', project: 'shop', verdict: 'allow', limit: 10 });
     expect(stdout).toMatch(/^APPLICATION +TOTAL +SENT.*\napp-1 +3\.0 MB +2\.0 MB +1\.0 MB +2000 +0 +12\n/);
+    const peers = await sonde(['top', '--vm', 'web-1', '--exact']);
+    expect(peers.stdout).toMatch(/^VM +PEER +TOTAL.*\napp-1 +\(not managed\) +3\.0 MB/);
+    expect(memory.calls.at(-1)?.with).toMatchObject({ by: 'peer', vm: 'web-1', exact: true });
   });
 });
 

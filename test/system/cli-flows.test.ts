@@ -18,7 +18,7 @@ afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
 });
 
-/** A store of rows by number and age that answers as /v1/flows does: newest first, from `since`, at most `limit`. */
+/** A store of rows by number and age that answers as /v1/flows and /v1/flows/count do. */
 function rowServer() {
   const rows: { number: number; at: number }[] = [];
   const state = { asked: 0, port: 0, server: undefined as Server | undefined };
@@ -27,6 +27,7 @@ function rowServer() {
     state.server?.close();
   };
   closing.push(stop);
+  const time = (at: number) => new Date(at).toISOString().replace('Z', '000Z');
   return {
     state,
     stop,
@@ -34,13 +35,22 @@ function rowServer() {
     async start() {
       state.server = createServer(({ url = '' }, response) => {
         state.asked += 1;
-        const { searchParams } = new URL(url, 'http://any');
+        const { pathname, searchParams } = new URL(url, 'http://any');
         const ago = parseDuration(searchParams.get('since') ?? '');
-        const matching = rows.filter(({ at }) => ago === undefined || at >= Date.now() - ago);
-        const newest = matching.sort((a, b) => b.at - a.at).slice(0, Number(searchParams.get('limit')));
-        const time = (at: number) => new Date(at).toISOString();
+        const [afterTime, , afterNumber] = searchParams.get('after')?.split(',') ?? [];
+        const afterAt = afterTime === undefined ? 0 : Date.parse(afterTime);
+        const matching = rows
+          .filter(({ at }) => ago === undefined || at >= Date.now() - ago)
+          .filter(({ at, number }) => at > afterAt || (at === afterAt && number > Number(afterNumber)))
+          .sort((a, b) => a.at - b.at || a.number - b.number);
+        if (pathname === '/v1/flows/count') {
+          response.end(JSON.stringify({ rows: matching.length }));
+          return;
+        }
+        if (searchParams.get('order') !== 'oldest') matching.reverse();
+        const page = matching.slice(0, Number(searchParams.get('limit')));
         response.end(
-          JSON.stringify(newest.map(({ number, at }) => ({ ...BLANK, host: 'h1', epoch: 1, number, time: time(at) }))),
+          JSON.stringify(page.map(({ number, at }) => ({ ...BLANK, host: 'h1', epoch: 1, number, time: time(at) }))),
         );
       }).listen(state.port, '127.0.0.1');
       await once(state.server, 'listening');
@@ -78,9 +88,49 @@ test('following begins with the last rows only, shows late ones, none twice, and
   expect(numbers()).toEqual([7, 8, 9]);
   server.add(100, 30_000);
   server.add(101, 0);
-  await eventually(() => expect(numbers()).toEqual([7, 8, 9, 100, 101]));
+  // Late rows are looked for less often.
+  await eventually(() => expect(numbers().toSorted((a, b) => a - b)).toEqual([7, 8, 9, 100, 101]));
   child.kill('SIGINT');
   expect(await once(child, 'exit')).toEqual([0, null]);
+});
+
+test('more rows than a page come at once: all of them are shown, each once', { timeout: 60_000 }, async () => {
+  const server = rowServer();
+  server.add(0, 0);
+  await server.start();
+  const { text, numbers } = following(server.state.port);
+  await eventually(() => expect(numbers()).toEqual([0]));
+  const expected = Array.from({ length: 35_001 }, (_, i) => i);
+  // Runs of a hundred have the same time.
+  for (const i of expected.slice(1)) server.add(i, 2_000 - Math.floor(i / 100));
+  await eventually(() => expect(text.out.split('\n').length).toBeGreaterThan(35_001), 30_000);
+  const { asked } = server.state;
+  await eventually(() => expect(server.state.asked).toBeGreaterThan(asked + 5), 20_000);
+  expect(numbers().sort((a, b) => a - b)).toEqual(expected);
+  expect(text.err).toBe('');
+});
+
+test('who is too far behind goes on with what is new, and is told how many rows that leaves out', async () => {
+  const server = rowServer();
+  server.add(0, 3_000);
+  await server.start();
+  const script = `
+    import { createClient } from ${JSON.stringify(join(ROOT, 'src/cli/client.ts'))};
+    import { followFlows } from ${JSON.stringify(join(ROOT, 'src/cli/follow-flows.ts'))};
+    const client = createClient({ server: 'http://127.0.0.1:${server.state.port}', token: undefined });
+    await followFlows(client, { limit: '5' }, ({ number }) => number + '\\n', 10_000);`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script]);
+  closing.push(() => child.kill('SIGKILL'));
+  const text = { out: '', err: '' };
+  child.stdout.on('data', (piece) => (text.out += piece));
+  child.stderr.on('data', (piece) => (text.err += piece));
+  await eventually(() => expect(text.out).toBe('0\n'));
+  for (let i = 1; i <= 25_000; i++) server.add(i, 1_000 - Math.floor(i / 100));
+  await eventually(() => expect(text.err).toMatch(/^\d+ rows are left out/));
+  server.add(30_000, 0);
+  await eventually(() => expect(text.out).toMatch(/\n30000\n$/));
+  const shown = text.out.trim().split('\n').length;
+  expect(shown + Number(/^\d+/.exec(text.err)?.[0])).toBe(25_002);
 });
 
 test('a server that was away: rows from before it went are not missed, however old they are by then', async () => {

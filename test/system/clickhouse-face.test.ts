@@ -97,6 +97,37 @@ describe("ClickHouse's own client", () => {
     await client.close();
   });
 
+  it('names tables without a database, whichever way it names the database', async () => {
+    const counted = async (client: ReturnType<typeof createClient>, query: string): Promise<unknown> => {
+      const result = await client.query({ query, format: 'JSONEachRow' });
+      await client.close();
+      return result.json();
+    };
+    const header = { 'X-ClickHouse-Database': 'system' };
+    const rows = [{ n: 500 }];
+    const query = 'SELECT toUInt32(count()) AS n FROM flows';
+    expect(await counted(connect(), query)).toEqual(rows);
+    expect(await counted(createClient({ url, password: TOKEN }), query)).toEqual(rows);
+    const one = 'SELECT dummy FROM one';
+    for (const options of [{ database: 'system' }, { http_headers: header }])
+      expect(await counted(createClient({ url, password: TOKEN, ...options }), one)).toEqual([{ dummy: 0 }]);
+    // What one asked for is not left to the next.
+    for (let i = 0; i < 4; i++) expect(await counted(connect(), query)).toEqual(rows);
+    const client = connect();
+    const { stream } = await client.exec({ query: 'SELECT vm FROM flows LIMIT 3 FORMAT Native' });
+    const chunks: Buffer[] = [];
+    for await (const chunk of stream as AsyncIterable<Buffer>) chunks.push(chunk);
+    const blocks = decodeBlocks(Buffer.concat(chunks));
+    if (blocks instanceof Error) throw blocks;
+    expect(blocks.flatMap(({ columns }) => [...(columns[0]?.values ?? [])])).toHaveLength(3);
+    await client.close();
+    for (const name of ['nowhere', 'no`such\\database']) {
+      const lost = createClient({ url, password: TOKEN, database: name });
+      await expect(lost.query({ query: 'SELECT 1' })).rejects.toMatchObject({ code: '81', type: 'UNKNOWN_DATABASE' });
+      await lost.close();
+    }
+  });
+
   it('may not change, read or reach anything but tables', async () => {
     const client = connect();
     await expect(

@@ -71,10 +71,45 @@ describe('a ClickHouse server as the store', () => {
     expect(JSON.parse(Buffer.from(bytes).toString())).toEqual({ b: 42 });
     const native = await store.raw('SELECT * FROM numbers(3)', { format: 'Native' });
     expect(Buffer.from(native.bytes).subarray(0, 2)).toEqual(Buffer.from([1, 3]));
+    expect(await store.raw('SELECT number FROM numbers(1000)', { format: 'CSV' })).toMatchObject({
+      rowsRead: 1000,
+      bytesRead: 8000,
+    });
     await expect(store.raw('DROP TABLE sonde.flows', { format: 'CSV' })).rejects.toMatchObject({
       code: 'STORE_QUERY_REFUSED',
     });
     await expect(store.query('SELECT nothing')).rejects.toMatchObject({ code: 'STORE_QUERY_FAILED' });
+  });
+
+  it('looks names without a database up in the one that is chosen', async () => {
+    const text = async (sql: string, database?: string): Promise<string> =>
+      Buffer.from((await store.raw(sql, { format: 'TSV', ...(database && { database }) })).bytes).toString();
+    expect(await text('SELECT count() FROM flows')).toBe(`${await count()}\n`);
+    expect(await text('SELECT * FROM one', 'system')).toBe('0\n');
+    await expect(text('SELECT 1', 'nowhere')).rejects.toMatchObject({
+      code: 'STORE_QUERY_FAILED',
+      details: { number: 81 },
+    });
+  });
+
+  it('bounds the time and the size of answers to other people’s statements', async () => {
+    const bounded = createClickhouseStore({
+      ...{ url: `http://127.0.0.1:${port}`, user: 'sonde', password: 'secret', retention: {} },
+      ...{ queryTimeoutSeconds: 1, mostResultOctets: 100_000 },
+    });
+    await bounded.start();
+    const ask = (sql: string) => bounded.raw(sql, { format: 'JSONEachRow' });
+    // The engine's own limit; then what only the text exceeds.
+    for (const sql of [
+      'SELECT number FROM numbers(1000000)',
+      'SELECT toUInt8(1) AS a_column_with_a_long_name FROM numbers(50000)',
+    ])
+      await expect(ask(sql)).rejects.toMatchObject({ code: 'STORE_QUERY_FAILED', details: { number: 396 } });
+    await expect(ask('SELECT sum(cityHash64(number)) FROM numbers(100000000000)')).rejects.toMatchObject({
+      code: 'STORE_QUERY_TIMEOUT',
+    });
+    expect((await ask('SELECT 1 AS a')).bytes.length).toBeGreaterThan(0);
+    await bounded.stop();
   });
 
   it('tells data at fault from a store at fault', async () => {

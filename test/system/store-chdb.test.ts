@@ -7,9 +7,11 @@ import { zstdCompressSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
 import { MIGRATIONS } from '../../src/collector/store/migrations.ts';
-import { flowsQuery, type Talker, topTalkers, totals } from '../../src/collector/store/queries.ts';
+import { flowsQuery } from '../../src/collector/store/queries.ts';
 import type { Query, Store } from '../../src/collector/store/store.ts';
+import { topTalkers, totals } from '../../src/collector/store/top-talkers.ts';
 import { FLOW_COLUMNS, type FlowRow } from '../../src/model/flow.ts';
+import type { Talker } from '../../src/model/top-talkers.ts';
 import { createBlockWriter } from '../../src/wire/native/block-writer.ts';
 import { flowBlock, flowFrame, flowRow } from '../support/flow-rows.ts';
 

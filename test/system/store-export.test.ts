@@ -1,9 +1,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
-import { type ExportFormat, exportFlows } from '../../src/collector/store/export.ts';
+import { type ExportFormat, type ExportSlices, exportFlows } from '../../src/collector/store/export.ts';
 import type { Store } from '../../src/collector/store/store.ts';
 import { FLOW_COLUMNS } from '../../src/model/flow.ts';
 import { flowFrame, flowRow } from '../support/flow-rows.ts';
@@ -55,4 +55,57 @@ it('is a file of Parquet', async () => {
   const bytes = await exported('parquet');
   expect(bytes.subarray(0, 4).toString()).toBe('PAR1');
   expect(bytes.subarray(-4).toString()).toBe('PAR1');
+});
+
+describe('slices of time', () => {
+  const since = NOON / 1000;
+  /** The whole export, and the spans and rows of the slices that were read, and how many questions were asked. */
+  async function watched(until: number, slices?: ExportSlices, format: ExportFormat = 'ndjson', from = since) {
+    const reads: { seconds: number; rows: number }[] = [];
+    let asked = 0;
+    const raw: Store['raw'] = async (sql, options) => {
+      asked++;
+      const result = await store.raw(sql, options);
+      const { since: start, until: end } = options.params as { since: string; until: string };
+      if (options.format !== 'TSVRaw')
+        reads.push({
+          seconds: (Number(end) - Number(start)) / 1000,
+          rows: Buffer.from(result.bytes).toString().split('\n').length - 1,
+        });
+      return result;
+    };
+    const pieces: Uint8Array[] = [];
+    for await (const piece of exportFlows({ raw }, { since: from, until }, format, slices)) pieces.push(piece);
+    return { text: Buffer.concat(pieces).toString(), reads, asked };
+  }
+  const numbersIn = (text: string): number[] =>
+    text
+      .trim()
+      .split('\n')
+      .map((line) => Number((JSON.parse(line) as { number: string }).number));
+  const all = Array.from({ length: ROWS }, (_, i) => i);
+
+  it('grow where there is little: years cost a few dozen questions', async () => {
+    const { text, asked } = await watched(since + 400 * 86_400_000, undefined, 'ndjson', 0);
+    expect(numbersIn(text)).toEqual(all);
+    expect(asked).toBeLessThan(40);
+  });
+
+  it('shrink where there is much, and lose and repeat nothing', async () => {
+    const { text, reads } = await watched(since + 3_600_000, { fewRows: 5, manyRows: 20 });
+    expect(numbersIn(text)).toEqual(all);
+    expect(Math.max(...reads.map(({ rows }) => rows))).toBeLessThanOrEqual(20);
+    expect(reads.length).toBeLessThan(120);
+  });
+
+  it('of one second are read however many rows they have', async () => {
+    const { text, reads } = await watched(since + 60_000, { fewRows: 0, manyRows: 0 });
+    expect(numbersIn(text)).toEqual(all.slice(0, 20));
+    expect(new Set(reads.map(({ seconds }) => seconds))).toEqual(new Set([1]));
+  });
+
+  it('without a row have the names of the columns in csv', async () => {
+    const { text } = await watched(since - 86_400_000, undefined, 'csv', since - 100 * 86_400_000);
+    expect(text.trim().split('\n')).toHaveLength(1);
+  });
 });

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_LIMIT, flowsQuery, HIGHEST_LIMIT, topTalkers } from '../../src/collector/store/queries.ts';
+import { DEFAULT_LIMIT, flowsQuery, HIGHEST_LIMIT } from '../../src/collector/store/queries.ts';
 import { parseRows } from '../../src/collector/store/result-rows.ts';
 import { literal } from '../../src/collector/store/schema.ts';
+import { topTalkers } from '../../src/collector/store/top-talkers.ts';
 
 describe('a flows query', () => {
   it('has no value of the filter in its text', () => {
@@ -11,7 +12,10 @@ describe('a flows query', () => {
       from: marked,
       to: marked,
       app: marked,
+      project: marked,
+      host: marked,
       network: marked,
+      reason: marked,
       verdict: marked,
       rule: marked,
     };

@@ -1,12 +1,23 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import { Type } from 'typebox';
+import { TOP_BY } from '../../model/top-talkers.ts';
 import type { QueryDeps } from '../deps.ts';
-import { FlowQuery, flowFilterOf, Moment, spanOf } from '../flow-filter.ts';
+import { FlowQuery, flowFilterOf, Moment, spanOf, Who } from '../flow-filter.ts';
 import { FlowView, Talker } from '../schemas.ts';
 
 const TopQuery = Type.Object(
   {
-    by: Type.Enum(['vm', 'app'], { default: 'vm', description: 'vm or app' }),
+    by: Type.Enum([...TOP_BY], { default: 'vm', description: TOP_BY.join(', ') }),
+    vm: Who('Name of a VM: what its own side counted.'),
+    app: Who('Application: what its VMs counted.'),
+    project: Who('Project: what its VMs counted.'),
+    verdict: Type.Optional(Type.Enum(['allow', 'deny', 'drop'], { description: 'allow, deny or drop' })),
+    exact: Type.Optional(
+      Type.Boolean({
+        description:
+          'from the rows; otherwise in whole minutes from 10 minutes on, and in whole hours from two days on',
+      }),
+    ),
     since: Moment('Intervals that end at or after it; default 15m'),
     until: Moment('Intervals that end before it'),
     limit: Type.Integer({ minimum: 1, maximum: 1000, default: 10, description: 'most lines, 1 to 1000' }),
@@ -41,14 +52,14 @@ export function flowRoutes(queries: QueryDeps, now: () => number): FastifyPlugin
         schema: {
           tags: ['Flows'],
           summary: 'Top talkers',
-          description: 'Who moves most octets. Each connection counts once.',
+          description: 'Who moves most octets. In each line a connection counts once.',
           querystring: TopQuery,
           response: { 200: Type.Array(Talker) },
         },
       },
-      async ({ query: { by, limit, since = '15m', until } }) => {
+      async ({ query: { since = '15m', until, ...request } }) => {
         const span = spanOf({ since, until }, now());
-        return [...(await queries.top({ by, limit, since: 0, ...span }))];
+        return [...(await queries.top({ since: 0, ...span, ...request }))];
       },
     );
   };

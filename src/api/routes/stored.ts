@@ -43,7 +43,8 @@ const LedgerQuery = Type.Object(
   { additionalProperties: false },
 );
 
-const { limit: _limit, format: _format, ...Filters } = FlowQuery.properties;
+const { limit: _limit, format: _format, order: _order, after, ...Filters } = FlowQuery.properties;
+const CountQuery = Type.Object({ ...Filters, after }, { additionalProperties: false });
 const ExportQuery = Type.Object(
   {
     ...Filters,
@@ -106,6 +107,22 @@ export function storedRoutes(queries: QueryDeps, now: () => number): FastifyPlug
       async ({ query: { since = '24h', host } }) => [
         ...(await queries.ledger({ since: 0, ...spanOf({ since }, now()), ...(host === undefined ? {} : { host }) })),
       ],
+    );
+    app.get(
+      '/v1/flows/count',
+      {
+        schema: {
+          tags,
+          summary: 'Number of flow rows',
+          description: 'How many rows match.',
+          querystring: CountQuery,
+          response: { 200: Type.Object({ rows: Type.Integer() }) },
+        },
+      },
+      async ({ query }) => {
+        const filter = flowFilterOf({ ...query, order: 'oldest', limit: 1, format: 'json' }, now());
+        return { rows: await queries.countFlows(filter) };
+      },
     );
     app.get(
       '/v1/flows/export',

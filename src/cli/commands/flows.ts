@@ -13,10 +13,13 @@ const FILTERS = [
   'from',
   'to',
   'app',
+  'project',
+  'host',
   'network',
   'port',
   'protocol',
   'verdict',
+  'reason',
   'rule',
   'since',
   'until',
@@ -30,10 +33,13 @@ function addFilters(command: Command): Command {
     .option('--from <name>', 'who opened the connection: VM or address')
     .option('--to <name>', 'who it was opened to: VM or address')
     .option('--app <name>', 'application of either side')
+    .option('--project <name>', 'project of either side')
+    .option('--host <name>', 'host of either side')
     .option('--network <name>', 'virtual network of either side')
     .option('--port <number>', 'port of either side')
     .option('--protocol <name>', 'tcp, udp, sctp, icmp, icmpv6 or a number')
     .option('--verdict <word>', 'allow, deny or drop')
+    .option('--reason <word>', 'why it was dropped, as POLICY_DENY or PORT_SECURITY')
     .option('--rule <name>', 'policy/rule, a policy, or the number of a rule')
     .option('--since <when>', 'as 5m (ago), or a time as 2026-01-31T12:00:00Z')
     .option('--until <when>', 'likewise');

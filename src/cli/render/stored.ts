@@ -1,4 +1,4 @@
-import type { Connection, Peer } from '../../model/connection.ts';
+import type { Connection } from '../../model/connection.ts';
 import type { LedgerLine } from '../../model/ledger.ts';
 import type { Column } from './table.ts';
 import { humanOctets } from './values.ts';
@@ -28,16 +28,6 @@ export const CONNECTION_COLUMNS: readonly Column<Connection>[] = [
   { title: 'VERDICT', of: ({ verdict }) => verdict },
   { title: 'RULE', of: ({ rule }) => rule },
   { title: 'SEEN BY', of: ({ one_sided }) => (one_sided ? 'one side' : '') },
-];
-
-export const PEER_COLUMNS: readonly Column<Peer>[] = [
-  { title: 'PEER', of: ({ peer }) => peer || '(not managed)' },
-  { title: 'TOTAL', of: ({ octets: all }) => humanOctets(all), right: true },
-  { title: 'SENT', of: ({ tx_octets }) => humanOctets(tx_octets), right: true },
-  { title: 'RECEIVED', of: ({ rx_octets }) => humanOctets(rx_octets), right: true },
-  { title: 'PACKETS', of: ({ packets }) => String(packets), right: true },
-  { title: 'DROPPED', of: ({ dropped_packets }) => String(dropped_packets), right: true },
-  { title: 'CONNECTIONS', of: ({ connections }) => String(connections), right: true },
 ];
 
 export const LEDGER_COLUMNS: readonly Column<LedgerLine>[] = [

@@ -1,6 +1,7 @@
 import type { EndpointView, HostView, Talker } from '../../api/schemas.ts';
 import type { StoredDocument } from '../../model/documents.ts';
 import type { FlowRow } from '../../model/flow.ts';
+import type { TopBy } from '../../model/top-talkers.ts';
 import type { Column } from './table.ts';
 import { formatAgo, humanOctets } from './values.ts';
 
@@ -71,9 +72,21 @@ function serviceOf({ protocol, side, local_port, peer_port }: FlowText): string 
   return Number(port) === 0 ? name : `${name}/${port}`;
 }
 
-export function talkerColumns(by: 'vm' | 'app'): readonly Column<Talker>[] {
+const TALKER_TITLES: Readonly<Record<TopBy, string>> = {
+  vm: 'VM',
+  app: 'APPLICATION',
+  peer: 'VM',
+  project: 'PROJECT',
+  port: 'SERVICE',
+  rule: 'RULE',
+  network: 'NETWORK',
+};
+
+export function talkerColumns(by: TopBy): readonly Column<Talker>[] {
+  const peer: Column<Talker> = { title: 'PEER', of: ({ peer: name }) => name || '(not managed)' };
   return [
-    { title: by === 'vm' ? 'VM' : 'APPLICATION', of: ({ name }) => name },
+    { title: TALKER_TITLES[by], of: ({ name }) => name },
+    ...(by === 'peer' ? [peer] : []),
     { title: 'TOTAL', of: ({ octets }) => humanOctets(octets), right: true },
     { title: 'SENT', of: ({ tx_octets }) => humanOctets(tx_octets), right: true },
     { title: 'RECEIVED', of: ({ rx_octets }) => humanOctets(rx_octets), right: true },

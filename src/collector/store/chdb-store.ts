@@ -8,8 +8,9 @@ import { insertError, queryError } from './chdb-errors.ts';
 import { INSERT_SETTINGS } from './insert-settings.ts';
 import { migrate, type Retention } from './migrations.ts';
 import { parseLooking } from './read-only.ts';
+import { MOST_RESULT_OCTETS, tooLarge } from './result-limits.ts';
 import { parseRows } from './result-rows.ts';
-import { literal, qualified } from './schema.ts';
+import { DATABASE, identifier, literal, qualified } from './schema.ts';
 import type { InsertOptions, QueryParams, RawOptions, RawResult, Store } from './store.ts';
 
 export interface ChdbStoreConfig {
@@ -26,12 +27,8 @@ const ONE_BLOCK = Object.entries(INSERT_SETTINGS)
 
 /** Connections for other people's statements, so that one long query does not hold up the next. */
 const GUESTS = 2;
-/** An answer is held in memory as a whole. */
-const MOST_RESULT_OCTETS = 512 * 1024 * 1024;
 /** Of one statement; the size of an answer is looked at between its blocks only, and one block can be of any size. */
 const MOST_MEMORY_OCTETS = 1024 * 1024 * 1024;
-/** TOO_MANY_ROWS_OR_BYTES of the engine. */
-const TOO_LARGE = 396;
 
 /**
  * The engine in this process. Its calls run on libuv's thread pool, so the event loop stays free; a connection answers one call at a time, so
@@ -45,6 +42,8 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
   const reads = createQueue();
   const answer = createCleanAnswers(where);
   const guests = Array.from({ length: GUESTS }, createQueue);
+  /** The database of each guest. */
+  const inUse = new WeakMap<Session, string>();
   let turn = 0;
   let sessions: { readonly writer: Session; readonly reader: Session; readonly guests: readonly Session[] } | undefined;
 
@@ -109,7 +108,7 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
     });
   }
 
-  async function raw(text: string, { format, params = {} }: RawOptions): Promise<RawResult> {
+  async function raw(text: string, { format, params = {}, database = DATABASE }: RawOptions): Promise<RawResult> {
     const statement = parseLooking(text);
     if (typeof statement === 'string') throw new SondeError('STORE_QUERY_REFUSED', { where, why: statement });
     const lane = turn++ % GUESTS;
@@ -117,14 +116,15 @@ export function createChdbStore(config: ChdbStoreConfig): Store {
       const session = opened().guests[lane] as Session;
       const chosen = statement.format ?? format;
       try {
+        if (inUse.get(session) !== database) {
+          await answer(session, () => session.queryAsync(`USE ${identifier(database)}`));
+          inUse.set(session, database);
+        }
         const result = await answer(session, () => session.queryBindAsync(statement.sql, params, { format: chosen }));
         const { rowsRead, bytesRead, elapsed } = result;
         const bytes = result.bytes();
         // The engine's own limit does not count what it has written to its buffer.
-        if (bytes.length > MOST_RESULT_OCTETS)
-          throw Object.assign(new RangeError(`the answer has more than ${MOST_RESULT_OCTETS} octets`), {
-            clickhouseCode: TOO_LARGE,
-          });
+        if (bytes.length > MOST_RESULT_OCTETS) throw tooLarge(MOST_RESULT_OCTETS);
         return { format: chosen, bytes, rowsRead, bytesRead, elapsedSeconds: elapsed };
       } catch (error) {
         throw queryError(error, where);

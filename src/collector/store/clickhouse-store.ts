@@ -1,13 +1,13 @@
 import { randomUUID } from 'node:crypto';
-import type { Readable } from 'node:stream';
 import { type ClickHouseClient, ClickHouseError, createClient } from '@clickhouse/client';
 import { SondeError } from '../../model/errors.ts';
 import { insertError, queryError } from './chdb-errors.ts';
 import { INSERT_SETTINGS } from './insert-settings.ts';
 import { migrate, type Retention } from './migrations.ts';
 import { parseLooking } from './read-only.ts';
+import { MOST_RESULT_OCTETS, tooLarge } from './result-limits.ts';
 import { parseRows } from './result-rows.ts';
-import { qualified } from './schema.ts';
+import { DATABASE, qualified } from './schema.ts';
 import type { InsertOptions, QueryParams, RawOptions, RawResult, Store } from './store.ts';
 
 export interface ClickhouseStoreConfig {
@@ -20,6 +20,8 @@ export interface ClickhouseStoreConfig {
   readonly retention: Retention;
   /** Seconds after which the server gives a query up. */
   readonly queryTimeoutSeconds: number;
+  /** Of an answer to somebody else's statement; default 512 MiB. */
+  readonly mostResultOctets?: number;
 }
 
 /**
@@ -39,7 +41,7 @@ const ACCESS: ReadonlySet<number> = new Set([192, 193, 194, 195, 497, 516]);
 
 /** A ClickHouse server, or a cluster of them, over HTTP. */
 export function createClickhouseStore(config: ClickhouseStoreConfig): Store {
-  const { url, user, password = '', cluster, queryTimeoutSeconds } = config;
+  const { url, user, password = '', cluster, queryTimeoutSeconds, mostResultOctets = MOST_RESULT_OCTETS } = config;
   const where = url;
   let client: ClickHouseClient | undefined;
 
@@ -131,22 +133,39 @@ export function createClickhouseStore(config: ClickhouseStoreConfig): Store {
     throw insertError(error, where, table);
   }
 
-  async function raw(text: string, { format, params = {} }: RawOptions): Promise<RawResult> {
+  async function raw(text: string, { format, params = {}, database = DATABASE }: RawOptions): Promise<RawResult> {
     const statement = parseLooking(text);
     if (typeof statement === 'string') throw new SondeError('STORE_QUERY_REFUSED', { where, why: statement });
     const chosen = statement.format ?? format;
     const since = performance.now();
     try {
-      const { stream } = await opened().exec({
+      const { stream, summary } = await opened().exec({
         query: statement.format === undefined ? `${statement.sql} FORMAT ${chosen}` : statement.sql,
         query_params: { ...params },
-        clickhouse_settings: { readonly: '1' },
+        clickhouse_settings: {
+          readonly: '1',
+          max_execution_time: queryTimeoutSeconds,
+          max_result_bytes: String(mostResultOctets),
+          // An error in the middle must not look like an answer, and the summary is complete at the end only.
+          wait_end_of_query: 1,
+        },
+        http_headers: { 'X-ClickHouse-Database': database },
       });
       const pieces: Buffer[] = [];
-      for await (const piece of stream as Readable) pieces.push(piece as Buffer);
-      const bytes = Buffer.concat(pieces);
-      const elapsedSeconds = (performance.now() - since) / 1000;
-      return { format: chosen, bytes, rowsRead: 0, bytesRead: bytes.length, elapsedSeconds };
+      let octets = 0;
+      for await (const piece of stream as AsyncIterable<Buffer>) {
+        octets += piece.length;
+        // Leaving the loop ends the request.
+        if (octets > mostResultOctets) throw queryError(tooLarge(mostResultOctets), where);
+        pieces.push(piece);
+      }
+      return {
+        format: chosen,
+        bytes: Buffer.concat(pieces, octets),
+        rowsRead: Number(summary?.read_rows ?? 0),
+        bytesRead: Number(summary?.read_bytes ?? 0),
+        elapsedSeconds: (performance.now() - since) / 1000,
+      };
     } catch (error) {
       throw accessError(error) ?? queryError(withNumber(error), where);
     }

@@ -2,55 +2,15 @@ import { isIP } from 'node:net';
 import type { PeersRequest } from '../../model/connection.ts';
 import { FLOW_COLUMNS } from '../../model/flow.ts';
 import type { FlowFilter } from '../../model/flow-filter.ts';
+import { conditionsOf, type Parameters, whereOf } from './flow-conditions.ts';
 import { MERGED_CONNECTIONS } from './rollups.ts';
 import { qualified } from './schema.ts';
-import type { Query, QueryParams } from './store.ts';
+import type { Query } from './store.ts';
 
 export const DEFAULT_LIMIT = 100;
 export const HIGHEST_LIMIT = 10_000;
 
-type Parameters = Record<string, QueryParams[string]>;
-
-/** One condition a filter: the SQL, and what it binds. A placeholder has the filter's name, and text for a column nothing but its name here. */
-const CONDITIONS: { readonly [F in keyof Omit<FlowFilter, 'limit'>]-?: (value: NonNullable<FlowFilter[F]>) => string } =
-  {
-    vm: () => isVm('', 'vm'),
-    from: (who) => opened(isSide('', 'from', who), isSide('peer_', 'from', who)),
-    to: (who) => opened(isSide('peer_', 'to', who), isSide('', 'to', who)),
-    app: () => '{app:String} IN (application, peer_application)',
-    network: () => '{network:String} IN (network, peer_network)',
-    port: () => '{port:UInt16} IN (local_port, peer_port)',
-    protocol: () => 'protocol = {protocol:UInt8}',
-    verdict: () => 'verdict = {verdict:String}',
-    rule: (rule) => (typeof rule === 'number' ? 'rule_number = {rule:UInt32}' : '{rule:String} IN (rule, policy)'),
-    since: () => 'time >= fromUnixTimestamp64Milli({since:Int64})',
-    until: () => 'time < fromUnixTimestamp64Milli({until:Int64})',
-  };
-
-const isVm = (prefix: '' | 'peer_', parameter: string): string =>
-  `{${parameter}:String} IN (${prefix}vm, ${prefix}vm_uuid, ${prefix}endpoint)`;
-
-const isSide = (prefix: '' | 'peer_', parameter: string, who: string): string =>
-  isIP(who) === 0
-    ? isVm(prefix, parameter)
-    : `${prefix === '' ? 'local_' : prefix}address = toIPv6({${parameter}:String})`;
-
-/** Where nobody saw the connection open, the row's own side counts as the opener. */
-const opened = (whenClient: string, whenServer: string): string => `if(side = 'server', ${whenServer}, ${whenClient})`;
-
-function where(filter: FlowFilter): { clause: string; params: Parameters } {
-  const params: Parameters = {};
-  const conditions: string[] = [];
-  for (const name of Object.keys(CONDITIONS) as (keyof typeof CONDITIONS)[]) {
-    const value = filter[name];
-    if (value === undefined) continue;
-    params[name] = value;
-    conditions.push((CONDITIONS[name] as (value: string | number) => string)(value));
-  }
-  return { clause: conditions.length === 0 ? '' : `WHERE ${conditions.join(' AND ')}`, params };
-}
-
-const limitOf = (limit = DEFAULT_LIMIT): number => Math.min(Math.max(1, Math.trunc(limit)), HIGHEST_LIMIT);
+export const limitOf = (limit = DEFAULT_LIMIT): number => Math.min(Math.max(1, Math.trunc(limit)), HIGHEST_LIMIT);
 
 /** IPv4 as people write it, and nothing for the address that is none. */
 const address = (column: string): string =>
@@ -62,76 +22,45 @@ const SELECTED = FLOW_COLUMNS.map(({ name, type }) => {
   return name === 'connection' ? "lower(leftPad(hex(connection), 16, '0')) AS connection" : name;
 }).join(', ');
 
-/** Flow rows that match, newest first. The columns are those of model/flow.ts, with addresses as text ('' for none) and `connection` as 16 hexadecimal digits. */
-export function flowsQuery(filter: FlowFilter): Query {
-  const { clause, params } = where(filter);
-  // In a subquery, so that no condition sees the texts that are selected in place of columns of the same name.
-  const matching = `SELECT * FROM ${qualified('flows')} ${clause} ORDER BY time DESC LIMIT {limit:UInt32}`;
+/** Rows of `flows` that match, and values of placeholders. `each` ends the statement of each part. */
+function matching(filter: FlowFilter, each = ''): { rows: string; params: Parameters } {
+  const parts = conditionsOf(filter);
   return {
-    sql: `SELECT ${SELECTED} FROM (${matching}) AS flows ORDER BY flows.time DESC`,
+    rows: parts
+      .map(({ conditions }) => `SELECT * FROM ${qualified('flows')} ${whereOf(conditions)} ${each}`)
+      .map((part) => (parts.length === 1 ? part : `(${part})`))
+      .join(' UNION ALL '),
+    params: parts[0]?.params ?? {},
+  };
+}
+
+/** Flow rows that match, newest first unless asked otherwise. The columns are those of model/flow.ts, with addresses as text ('' for none) and `connection` as 16 hexadecimal digits. */
+export function flowsQuery(filter: FlowFilter): Query {
+  const order = (table = ''): string =>
+    (filter.order ?? 'newest') === 'newest'
+      ? `ORDER BY ${table}time DESC`
+      : `ORDER BY ${table}time, ${table}host, ${table}number`;
+  // In a subquery, so that no condition sees the texts that are selected in place of columns of the same name.
+  const { rows, params } = matching(filter, `${order()} LIMIT {limit:UInt32}`);
+  return {
+    sql: `SELECT ${SELECTED} FROM (${rows}) AS flows ${order('flows.')} LIMIT {limit:UInt32}`,
     params: { ...params, limit: limitOf(filter.limit) },
   };
 }
 
-/** The same rows oldest first and without a limit, for an export of [since, until). Values of placeholders are text. */
-export function exportQuery(filter: FlowFilter): { sql: string; params: Record<string, string> } {
-  const { clause, params } = where(filter);
-  const matching = `SELECT * FROM ${qualified('flows')} ${clause}`;
+/** The same rows oldest first and without a limit, for an export of [since, until). */
+export function exportQuery(filter: FlowFilter): Query {
+  const { rows, params } = matching(filter);
   return {
-    sql: `SELECT ${SELECTED} FROM (${matching}) AS flows ORDER BY flows.time, flows.host, flows.number`,
-    params: Object.fromEntries(Object.entries(params).map(([name, value]) => [name, String(value)])),
-  };
-}
-
-export interface TalkersRequest {
-  readonly by: 'vm' | 'app';
-  /** Milliseconds since the epoch, UTC. */
-  readonly since: number;
-  readonly until?: number;
-  readonly limit?: number;
-}
-
-/** A line of `topTalkers`. */
-export interface Talker {
-  readonly name: string;
-  /** Octets that crossed its vNICs, sent and received together. Of a connection between two vNICs of the same name only the opener's side counts. */
-  readonly octets: number;
-  readonly tx_octets: number;
-  readonly rx_octets: number;
-  readonly packets: number;
-  readonly dropped_packets: number;
-  readonly connections: number;
-}
-
-const TALKERS = { vm: ['vm', 'peer_vm'], app: ['application', 'peer_application'] } as const;
-
-/**
- * Who moves most octets. A connection between two managed endpoints has two rows, one from each side; where both sides carry the same name the
- * server's row is left out, so that nothing within a name counts twice.
- */
-export function topTalkers({ by, since, until, limit = 10 }: TalkersRequest): Query {
-  const [own, peer] = TALKERS[by];
-  const { clause, params } = where({ since, ...(until === undefined ? {} : { until }) });
-  return {
-    sql: `SELECT ${own} AS name, sum(flows.tx_octets + flows.rx_octets) AS octets, sum(flows.tx_octets) AS tx_octets, sum(flows.rx_octets) AS rx_octets,
-sum(tx_packets + rx_packets) AS packets, sum(drop_packets) AS dropped_packets, uniqExact(connection) AS connections
-FROM ${qualified('flows')} AS flows ${clause} AND ${own} != '' AND NOT (${own} = ${peer} AND ${REPEATED})
-GROUP BY name ORDER BY octets DESC, name LIMIT {limit:UInt32}`,
-    params: { ...params, limit: limitOf(limit) },
-  };
-}
-
-/** True of the second row of a connection whose both ends are managed: the server's, or, where nobody saw it open, that of the later name. */
-const REPEATED = `(peer_endpoint != '' AND (side = 'server' OR (side != 'client' AND endpoint > peer_endpoint)))`;
-
-/** All octets and packets of a span of time, each connection counted once. */
-export function totals({ since, until }: { readonly since: number; readonly until?: number }): Query {
-  const { clause, params } = where({ since, ...(until === undefined ? {} : { until }) });
-  return {
-    sql: `SELECT sum(tx_octets + rx_octets) AS octets, sum(tx_packets + rx_packets) AS packets, uniqExact(connection) AS connections
-FROM ${qualified('flows')} ${clause} AND NOT ${REPEATED}`,
+    sql: `SELECT ${SELECTED} FROM (${rows}) AS flows ORDER BY flows.time, flows.host, flows.number`,
     params,
   };
+}
+
+/** How many rows match. */
+export function countQuery(filter: FlowFilter): Query {
+  const { rows, params } = matching(filter);
+  return { sql: `SELECT count() AS rows FROM (${rows})`, params };
 }
 
 const HOUR_MS = 3_600_000;

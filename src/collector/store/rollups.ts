@@ -27,6 +27,7 @@ const DIMENSIONS = [
 ] as const;
 /** Half the cost of `uniq` to make, exact up to 16, and within some percent beyond. */
 const PRECISION = 12;
+/** The function that merges `connections` of the sums, and gives their number. */
 export const MERGED_CONNECTIONS = `uniqCombinedMerge(${PRECISION})`;
 const SUMS = ['rows', 'tx_octets', 'tx_packets', 'rx_octets', 'rx_packets', 'drop_octets', 'drop_packets'] as const;
 

@@ -17,6 +17,8 @@ export interface InsertOptions {
 export interface RawOptions {
   /** A format of ClickHouse, as JSONEachRow, Native or Parquet; a FORMAT clause of the statement goes before it. */
   readonly format: string;
+  /** Where names of tables without a database are looked up; default `sonde`. */
+  readonly database?: string;
   /** Values of placeholders, as text. */
   readonly params?: Readonly<Record<string, string>>;
 }
