@@ -9,6 +9,8 @@ const USUAL_MS = 5_000;
 /** On a busy bus rows may come later than that: what is looked back at now and then, since it costs so much more. */
 const LATE_MS = 60_000;
 const LATE_EVERY_MS = 5_000;
+/** Share of the time that may be spent on it, as long as it is done once in `LATE_MS`. */
+const LATE_SHARE = 0.1;
 /** What a clock and a slow answer may add between two questions. */
 const SLACK_MS = 1_000;
 /** The API's highest limit. */
@@ -73,6 +75,7 @@ export async function followFlows(
 
   let answeredAt = performance.now();
   let lateAt = answeredAt;
+  let lateTookMs = 0;
   // What is there already is known, though only its newest rows are shown.
   for await (const _ of fresh(LATE_MS + SLACK_MS, answeredAt));
   const first = await ask({});
@@ -83,7 +86,8 @@ export async function followFlows(
   for (;;) {
     await sleep(POLL_MS);
     const askedAt = performance.now();
-    const isLate = askedAt - lateAt >= LATE_EVERY_MS;
+    const lateEveryMs = Math.min(LATE_MS, Math.max(LATE_EVERY_MS, lateTookMs / LATE_SHARE));
+    const isLate = askedAt - lateAt >= lateEveryMs;
     const spanMs = askedAt - (isLate ? lateAt - LATE_MS : answeredAt - USUAL_MS) + SLACK_MS;
     try {
       let behind = 0;
@@ -102,7 +106,12 @@ export async function followFlows(
     }
     isAway = false;
     answeredAt = askedAt;
-    if (isLate) lateAt = askedAt;
-    for (const [name, at] of seen) if (at < askedAt - 2 * LATE_MS) seen.delete(name);
+    if (isLate) {
+      lateAt = askedAt;
+      lateTookMs = performance.now() - askedAt;
+    }
+    // The next look at late rows begins before the last one.
+    const forgotten = Math.min(lateAt, askedAt - 2 * LATE_MS);
+    for (const [name, at] of seen) if (at < forgotten) seen.delete(name);
   }
 }

@@ -14,7 +14,7 @@ const FORMATS: Readonly<Record<string, string>> = {
 
 export function sqlCommand(): Command {
   const command = new Command('sql')
-    .description("ask the store in ClickHouse's SQL; tables are in the database sonde; read-only")
+    .description("ask the store in ClickHouse's SQL; tables are those of the database sonde; read-only")
     .argument('<statement>', 'one SELECT, SHOW, DESCRIBE or EXPLAIN; - reads it from standard input')
     .option('--param <name=value...>', 'values of {name:Type} placeholders')
     .addOption(
