@@ -59,7 +59,13 @@ export function createKafkaBus(config: KafkaBusConfig, deps: KafkaBusDeps): Bus 
   const where = config.brokers.join(',');
   const { log } = deps;
   const metrics = createMetrics(deps.metrics, METRICS);
-  const kafka = createKafkaClient(config, log);
+  let lastError = '';
+  const kafka = createKafkaClient(config, {
+    log,
+    onConnectionError(why) {
+      lastError = why;
+    },
+  });
   const partitions = new Map<string, number>();
   const consumers = new Set<Consumer>();
   const readers = new Set<Reader>();
@@ -138,7 +144,10 @@ export function createKafkaBus(config: KafkaBusConfig, deps: KafkaBusDeps): Bus 
     const timeout = sleep(patienceMs, 'late' as const, { signal: limit.signal, ref: false }).catch(() => undefined);
     try {
       if ((await Promise.race([at.ready, timeout])) === 'late')
-        throw new SondeError('BUS_UNREACHABLE', { where, why: `no answer within ${patienceMs / 1000} s` });
+        throw new SondeError('BUS_UNREACHABLE', {
+          where,
+          why: `no answer within ${patienceMs / 1000} s${lastError === '' ? '' : `; the last attempt: ${lastError}`}`,
+        });
     } finally {
       limit.abort();
     }

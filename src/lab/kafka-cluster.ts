@@ -18,6 +18,8 @@ export interface KafkaClusterConfig {
   readonly ports?: readonly number[];
   /** Users of a second port of each broker, which asks for SASL PLAIN or SCRAM-SHA-256. */
   readonly users?: Readonly<Record<string, string>>;
+  /** Files in PEM for ports with TLS: the brokers' key and certificate in one, and the authority of clients' certificates. */
+  readonly tls?: { readonly keystore: string; readonly truststore: string };
 }
 
 export interface KafkaBroker {
@@ -25,6 +27,10 @@ export interface KafkaBroker {
   readonly port: number;
   /** Port with SASL, where there are users. */
   readonly saslPort: number;
+  /** Ports with TLS, where there are certificates: for everybody, for clients with a certificate, and with SASL for users. */
+  readonly tlsPort: number;
+  readonly mutualTlsPort: number;
+  readonly saslTlsPort: number;
   readonly isRunning: boolean;
   /** Resolves when it answers. */
   start(): Promise<void>;
@@ -39,12 +45,12 @@ const JAVA = ['-Xms128m', '-Xmx384m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel
 
 /** Apache Kafka in KRaft mode on loopback, as the tests, the benchmarks and `sonde lab kafka` use it. Inert until `start`. */
 export async function createKafkaCluster(config: KafkaClusterConfig) {
-  const { directory, brokers: count, users } = config;
+  const { directory, brokers: count, users, tls } = config;
   const jars = await kafkaJars();
-  const free = await freePorts(count * 3);
-  const ports = config.ports ?? free.slice(0, count);
-  const controllers = free.slice(count, 2 * count);
-  const saslPorts = free.slice(2 * count);
+  const free = await freePorts(count * 6);
+  const take = (): number[] => free.splice(0, count);
+  const ports = config.ports ?? take();
+  const [controllers, saslPorts, tlsPorts, mutualTlsPorts, saslTlsPorts] = [take(), take(), take(), take(), take()];
   const clusterId = randomBytes(16).toString('base64url');
   const java = (main: string, ...args: string[]): string[] => [...JAVA, '-cp', `${jars}/*`, main, ...args];
   const brokers: KafkaBroker[] = [];
@@ -68,6 +74,9 @@ export async function createKafkaCluster(config: KafkaClusterConfig) {
     return {
       port: ports[i] as number,
       saslPort: saslPorts[i] as number,
+      tlsPort: tlsPorts[i] as number,
+      mutualTlsPort: mutualTlsPorts[i] as number,
+      saslTlsPort: saslTlsPorts[i] as number,
       get isRunning() {
         return child !== undefined;
       },
@@ -100,6 +109,8 @@ export async function createKafkaCluster(config: KafkaClusterConfig) {
     const listeners = [
       `PLAINTEXT://127.0.0.1:${ports[i]}`,
       ...(users === undefined ? [] : [`SASL_PLAINTEXT://127.0.0.1:${saslPorts[i]}`]),
+      ...(tls === undefined ? [] : [`TLS://127.0.0.1:${tlsPorts[i]}`, `MUTUAL://127.0.0.1:${mutualTlsPorts[i]}`]),
+      ...(tls === undefined || users === undefined ? [] : [`SASL_TLS://127.0.0.1:${saslTlsPorts[i]}`]),
     ];
     const plainUsers = Object.entries(users ?? {}).map(([name, password]) => `user_${name}="${password}"`);
     const lines = {
@@ -110,7 +121,7 @@ export async function createKafkaCluster(config: KafkaClusterConfig) {
       listeners: [...listeners, `CONTROLLER://127.0.0.1:${controllers[i]}`].join(','),
       'advertised.listeners': listeners.join(','),
       'listener.security.protocol.map':
-        'CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL',
+        'CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,TLS:SSL,MUTUAL:SSL,SASL_TLS:SASL_SSL',
       'log.dirs': join(folder, 'data'),
       'default.replication.factor': replicas,
       'min.insync.replicas': Math.max(1, replicas - 1),
@@ -135,6 +146,18 @@ export async function createKafkaCluster(config: KafkaClusterConfig) {
             'listener.name.sasl_plaintext.plain.sasl.jaas.config': `org.apache.kafka.common.security.plain.PlainLoginModule required ${plainUsers.join(' ')};`,
             'listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config':
               'org.apache.kafka.common.security.scram.ScramLoginModule required;',
+            'listener.name.sasl_tls.sasl.enabled.mechanisms': 'SCRAM-SHA-256',
+            'listener.name.sasl_tls.scram-sha-256.sasl.jaas.config':
+              'org.apache.kafka.common.security.scram.ScramLoginModule required;',
+          }),
+      ...(tls === undefined
+        ? {}
+        : {
+            'ssl.keystore.type': 'PEM',
+            'ssl.keystore.location': tls.keystore,
+            'ssl.truststore.type': 'PEM',
+            'ssl.truststore.location': tls.truststore,
+            'listener.name.mutual.ssl.client.auth': 'required',
           }),
     };
     return Object.entries(lines)

@@ -1,6 +1,7 @@
 import kafkajs, { type Kafka, type logLevel as LogLevel } from 'kafkajs';
 import type { Logger } from 'pino';
 import { SondeError } from '../../model/errors.ts';
+import { mendRequestQueue } from './request-queue.ts';
 
 /** How to reach a Kafka cluster; certificates and keys are PEM text. */
 export interface KafkaConnection {
@@ -15,13 +16,20 @@ export interface KafkaConnection {
   };
 }
 
+export interface KafkaClientDeps {
+  readonly log: Pick<Logger, 'debug'>;
+  /** Why a connection could not be made or was lost, while kafkajs still tries: it tells the caller no more than that time ran out. */
+  readonly onConnectionError: (why: string) => void;
+}
+
 const { logLevel } = kafkajs;
 /** Attempts within kafkajs before an error reaches us; we go on trying beyond, and count. */
 const RETRIES = 3;
 
 /** One client of kafkajs; each producer, consumer, admin and reader of it has connections of its own. */
-export function createKafkaClient(connection: KafkaConnection, log: Pick<Logger, 'debug'>): Kafka {
+export function createKafkaClient(connection: KafkaConnection, { log, onConnectionError }: KafkaClientDeps): Kafka {
   const { brokers, clientId, tls, sasl } = connection;
+  mendRequestQueue();
   return new kafkajs.Kafka({
     brokers: [...brokers],
     clientId,
@@ -37,15 +45,24 @@ export function createKafkaClient(connection: KafkaConnection, log: Pick<Logger,
     ...(sasl === undefined ? {} : { sasl: saslOptions(sasl) }),
     connectionTimeout: 3_000,
     requestTimeout: 15_000,
-    // kafkajs 1556: without the check that this starts, a client spins on a timer; 30 s answers are of no use to us anyhow.
+    // Off by default: a broker that takes a request and never answers would be waited for forever.
     enforceRequestTimeout: true,
     retry: { initialRetryTime: 100, maxRetryTime: 3_000, retries: RETRIES },
     // Everything of it is an error that we see too, or noise of a retry.
     logLevel: logLevel.WARN,
     logCreator:
       () =>
-      ({ namespace, log: { message, ...fields } }: { namespace: string; level: LogLevel; log: { message: string } }) =>
-        log.debug({ namespace, ...fields }, `kafkajs: ${message}`),
+      ({
+        namespace,
+        log: { message, ...fields },
+      }: {
+        namespace: string;
+        level: LogLevel;
+        log: { message: string };
+      }) => {
+        if (namespace === 'Connection') onConnectionError(message.replace(/^Connection error: /, ''));
+        log.debug({ namespace, ...fields }, `kafkajs: ${message}`);
+      },
   });
 }
 

@@ -101,8 +101,8 @@ export function startGroupMember(
       maxBytesPerPartition: 4 * 1024 * 1024,
       maxBytes: 32 * 1024 * 1024,
       allowAutoTopicCreation: false,
-      // We make another one, and count it.
-      retry: { retries: 3, initialRetryTime: 100, maxRetryTime: 2_000, restartOnFailure: async () => false },
+      // Long enough for a coordinator that has just started to load its groups. Beyond that we make another one, and count it.
+      retry: { retries: 6, initialRetryTime: 100, maxRetryTime: 2_000, restartOnFailure: async () => false },
     });
     const over = Promise.withResolvers<'stop' | 'crash' | 'stall'>();
     const stop = (): void => over.resolve('stop');
