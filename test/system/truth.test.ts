@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -88,15 +88,16 @@ async function startBus(bus: Victim): Promise<void> {
   await bus.start();
 }
 
-/** Lets the agent empty its spool, and the collector what is on the bus. */
-async function settle(agent: Victim, collector: Victim): Promise<void> {
-  expect(await agent.end('SIGTERM')).toBe(0);
+/** Lets the agents empty their spools, and the collector what is on the bus. */
+async function settle(agents: readonly Victim[], collectors: readonly Victim[]): Promise<void> {
+  for (const agent of agents) expect(await agent.end('SIGTERM')).toBe(0);
+  const lines = (): string => collectors.map(({ line }) => line).join();
   let before = '';
   for (let quiet = 0; quiet < 15; await sleep(100)) {
-    quiet = collector.line === before ? quiet + 1 : 0;
-    before = collector.line;
+    quiet = lines() === before ? quiet + 1 : 0;
+    before = lines();
   }
-  expect(await collector.end('SIGTERM')).toBe(0);
+  for (const collector of collectors) expect(await collector.end('SIGTERM')).toBe(0);
 }
 
 interface Taken {
@@ -107,9 +108,9 @@ interface Taken {
 }
 
 function taken(): Taken[] {
-  const lines = existsSync(join(folder, 'taken'))
-    ? readFileSync(join(folder, 'taken'), 'utf8').split('\n').slice(0, -1)
-    : [];
+  const lines = readdirSync(folder)
+    .filter((name) => name.startsWith('taken'))
+    .flatMap((name) => readFileSync(join(folder, name), 'utf8').split('\n').slice(0, -1));
   return lines.map((line) => {
     const [epoch, first, next, kind] = line.split(' ') as [string, string, string, string];
     return { epoch: Number(epoch), first: Number(first), next: Number(next), isDead: kind === 'dead' };
@@ -181,7 +182,7 @@ describe('the whole pipeline under kills', () => {
       if (which === 'bus') await startBus(victim);
       else await victim.start();
     }
-    await settle(agent, collector);
+    await settle([agent], [collector]);
     expect(await judge()).toEqual(TRUE);
     expect(taken().length).toBeGreaterThan(KILLS);
     expect(Math.min(...Object.values(kills))).toBeGreaterThan(0);
@@ -197,7 +198,7 @@ describe('the whole pipeline under kills', () => {
       await sleep(1_500);
       await collector.end('SIGKILL');
       await collector.start();
-      await settle(agent, collector);
+      await settle([agent], [collector]);
       const found = await judge();
       if (how === 'early') expect(found.lost).toBeGreaterThan(0);
       else expect(found.doubled).toBeGreaterThan(0);
@@ -227,8 +228,53 @@ describe.skipIf(whyNoKafka !== undefined)('the same on Apache Kafka', () => {
     }
     // A transaction that a kill left open holds its partition up for some seconds.
     await sleep(12_000);
-    await settle(agent, collector);
+    await settle([agent], [collector]);
     expect(await judge()).toEqual(TRUE);
     expect(taken().length).toBeGreaterThan(100);
+  });
+
+  it('stores every row once while collectors that share a ClickHouse server come, go and die', {
+    timeout: 240_000,
+  }, async () => {
+    const cluster = await startKafka({ brokers: 1 });
+    closing.push(() => cluster.close());
+    const { agent, collector } = setUp(cluster.addresses.join(','));
+    // Of the engine, behind HTTP of the tests' own: see support/clickhouse-process.ts.
+    const server = createVictim('clickhouse-process', [join(folder, 'store'), '0', 'secret']);
+    await server.start();
+    const port = server.line;
+    const bus = cluster.addresses.join(',');
+    const agents = [
+      agent,
+      ...[2, 3, 4].map((i) =>
+        createVictim('truth-agent-process', [bus, join(folder, `spool-${i}`), `host-${i}`, join(folder, `taken-${i}`)]),
+      ),
+    ];
+    const collectors = [0, 1, 2].map(() => createVictim('truth-collector-process', [bus, `http://127.0.0.1:${port}`]));
+    victims = [...agents, ...collectors, collector, server];
+    await Promise.all([...agents, collectors[0]!].map((one) => one.start()));
+    const changes = { came: 0, left: 0, died: 0 };
+    for (let change = 0; change < 12; change++) {
+      await sleep(500 + Math.random() * 2_000);
+      const one = collectors[change % 3]!;
+      if (!one.isRunning) {
+        await one.start();
+        changes.came++;
+      } else if (Math.random() < 0.5) {
+        expect(await one.end('SIGTERM'), one.line).toBe(0);
+        changes.left++;
+      } else {
+        expect(await one.end('SIGKILL'), one.line).toBe(null);
+        changes.died++;
+      }
+    }
+    for (const one of collectors) if (!one.isRunning) await one.start();
+    // Sessions of the dead end after ten seconds, and a transaction that a kill left open holds its partition up for some more.
+    await sleep(15_000);
+    await settle(agents, collectors);
+    await server.end('SIGTERM');
+    expect(await judge()).toEqual(TRUE);
+    expect(taken().length).toBeGreaterThan(100);
+    expect(changes.left + changes.died).toBeGreaterThan(3);
   });
 });
