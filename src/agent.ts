@@ -16,6 +16,7 @@ import { SondeError } from './model/errors.ts';
 import { createRecorder } from './probe/flows/recorder.ts';
 import { createDirectory, type Directory } from './probe/identity/directory.ts';
 import { createLedger } from './probe/ledger.ts';
+import { createLossReports } from './probe/loss-reports.ts';
 import { registerProbeMetrics } from './probe/metrics.ts';
 import { createIpfixSource } from './probe/sources/ipfix.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
@@ -65,13 +66,13 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
   /** Names this run in flow rows and in the ledger. */
   const epoch = Date.now() * 1000;
   const ledger = createLedger({ host: config.host, epoch });
+  const losses = createLossReports({ host: config.host });
   const spool = createSpool(
     { directory: join(config.stateDir, 'spool'), maxOctets: config.spoolMax },
     {
       produce: bus.produce,
       log,
       metrics,
-      onDropped: (reason, rows) => ledger.drop({ stage: 'spool', reason, ...rows }),
     },
   );
   let directory: Directory = createDirectory({ ports: [], endpoints: [], routerOf: () => undefined });
@@ -157,11 +158,20 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       registerProbeMetrics(metrics, ipfix, recorder);
       recorder.start();
       const report = (): Promise<void> => {
-        const { rows: spoolRows } = spool.depth();
-        const said = ledger.report(Date.now() * 1000, { spoolRows, lostRecords: ipfix.counts().lost });
-        return spool
-          .append('sonde.events', { key: config.host, value: Buffer.from(JSON.stringify(said)) })
-          .catch((error) => trouble.warn('ledger', { error }, 'a report for the ledger could not be kept'));
+        const at = Date.now() * 1000;
+        const waits = spool.depth();
+        const counts = { spoolRows: waits.rows, lostRecords: ipfix.counts().lost };
+        const said = [ledger.report(at, counts), losses.report(at, counts, waits.messages === 0, spool.losses())];
+        return Promise.all(
+          said
+            .filter((one) => one !== undefined)
+            .map((one) => spool.append('sonde.events', { key: config.host, value: Buffer.from(JSON.stringify(one)) })),
+        )
+          .then(() => {})
+          .catch((error) => {
+            losses.failed();
+            trouble.warn('ledger', { error }, 'a report for the ledger could not be kept');
+          });
       };
       const reports = setInterval(report, REPORT_MS);
       stops.push(async () => {
