@@ -19,6 +19,7 @@ import { createRecorder } from './probe/flows/recorder.ts';
 import { createDirectory, type Directory } from './probe/identity/directory.ts';
 import { createIdentityHistory, residents } from './probe/identity/history.ts';
 import { createLedger } from './probe/ledger.ts';
+import { createLossReports } from './probe/loss-reports.ts';
 import { registerProbeMetrics } from './probe/metrics.ts';
 import { createIpfixSource } from './probe/sources/ipfix.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
@@ -69,13 +70,13 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
   const epoch = Date.now() * 1000;
   const ledger = createLedger({ host: config.host, epoch });
   const identities = createIdentityHistory(config.host);
+  const losses = createLossReports({ host: config.host });
   const spool = createSpool(
     { directory: join(config.stateDir, 'spool'), maxOctets: config.spoolMax },
     {
       produce: bus.produce,
       log,
       metrics,
-      onDropped: (reason, rows) => ledger.drop({ stage: 'spool', reason, ...rows }),
     },
   );
   let directory: Directory = createDirectory({ ports: [], endpoints: [], routerOf: () => undefined });
@@ -161,14 +162,22 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       const { ipfix, address } = await listenForIpfix(recorder.add);
       registerProbeMetrics(metrics, ipfix, recorder);
       recorder.start();
-      const tell = (report: LedgerReport | IdentityReport): Promise<void> =>
-        spool
-          .append('sonde.events', { key: config.host, value: Buffer.from(JSON.stringify(report)) })
-          .catch((error) => trouble.warn('reports', { error, kind: report.kind }, 'a report could not be kept'));
+      /** Resolves to whether it was kept. */
+      const tell = (report: LedgerReport | IdentityReport): Promise<boolean> =>
+        spool.append('sonde.events', { key: config.host, value: Buffer.from(JSON.stringify(report)) }).then(
+          () => true,
+          (error) => {
+            trouble.warn('reports', { error, kind: report.kind }, 'a report could not be kept');
+            return false;
+          },
+        );
       const report = async (isLast: boolean): Promise<void> => {
         const now = Date.now() * 1000;
-        const { rows: spoolRows } = spool.depth();
-        await tell(ledger.report(now, { spoolRows, lostRecords: ipfix.counts().lost }));
+        const waits = spool.depth();
+        const counts = { spoolRows: waits.rows, lostRecords: ipfix.counts().lost };
+        await tell(ledger.report(now, counts));
+        const lost = losses.report(now, counts, waits.messages === 0, spool.losses());
+        if (lost !== undefined && !(await tell(lost))) losses.failed();
         // Guests that are silent are there as well.
         for (const sighting of residents(bridge.ports(), directory, now)) identities.see(sighting);
         for (const said of identities.report(now, isLast)) await tell(said);

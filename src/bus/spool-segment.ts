@@ -4,16 +4,21 @@ import type { OutgoingMessage } from './bus.ts';
 import { decodeRecord, encodeRecord, type StoredRecord } from './record.ts';
 
 /**
- * Layout of a segment of the spool: a header, then entries. Big-endian.
+ * Layout of a segment of the spool: a header, progress, then entries. Big-endian.
  * Header: u32 magic, 16 octets UUID of the series, f64 number of the first entry in the series, u32 CRC-32 of all before.
+ * Progress, written over and over: f64 offset up to which entries are done, f64 offset up to which they may have been sent, u32 CRC-32 of both.
  * Entry: u32 length of the body, u32 CRC-32 of the body; body: u16 length of the topic, topic (UTF-8), record (record.ts).
  */
-const MAGIC = 0x53505331;
-export const SEGMENT_HEADER_OCTETS = 32;
+const MAGIC = 0x53505332;
+const HEADER_OCTETS = 32;
+const PROGRESS_OCTETS = 20;
+export const PROGRESS_AT = HEADER_OCTETS;
+/** Where the first entry begins. */
+export const ENTRIES_AT = HEADER_OCTETS + PROGRESS_OCTETS;
 export const ENTRY_HEADER_OCTETS = 8;
 
 export interface SegmentHeader {
-  /** Names the series of numbers for whoever must recognise a repetition; one a start of the spool. */
+  /** Names the series of numbers for whoever must recognise a repetition; one a chain of segments. */
   readonly series: string;
   readonly first: number;
 }
@@ -26,7 +31,7 @@ export interface SpoolEntry {
 }
 
 export function encodeSegmentHeader({ series, first }: SegmentHeader): Buffer {
-  const header = Buffer.alloc(SEGMENT_HEADER_OCTETS);
+  const header = Buffer.alloc(HEADER_OCTETS);
   header.writeUInt32BE(MAGIC, 0);
   header.write(series.replaceAll('-', ''), 4, 'hex');
   header.writeDoubleBE(first, 20);
@@ -35,14 +40,36 @@ export function encodeSegmentHeader({ series, first }: SegmentHeader): Buffer {
 }
 
 export function decodeSegmentHeader(bytes: Buffer): Decoded<SegmentHeader> {
-  if (bytes.length < SEGMENT_HEADER_OCTETS)
-    return new WireError('truncated', bytes.length, 'segment ends in its header');
+  if (bytes.length < HEADER_OCTETS) return new WireError('truncated', bytes.length, 'segment ends in its header');
   if (bytes.readUInt32BE(0) !== MAGIC) return new WireError('unsupported', 0, 'not a segment of this version');
   if (bytes.readUInt32BE(28) !== crc32(bytes.subarray(0, 28)))
     return new WireError('value', 28, 'checksum of the segment header is wrong');
   const hex = bytes.toString('hex', 4, 20);
   const series = [8, 12, 16, 20, 32].map((end, i) => hex.slice([0, 8, 12, 16, 20][i], end)).join('-');
   return { series, first: bytes.readDoubleBE(20) };
+}
+
+export interface Progress {
+  /** Offset in the file up to which entries are delivered or given up. */
+  readonly done: number;
+  /** Offset up to which the bus may have them, whether or not it answered. */
+  readonly sent: number;
+}
+
+export function encodeProgress({ done, sent }: Progress): Buffer {
+  const bytes = Buffer.alloc(PROGRESS_OCTETS);
+  bytes.writeDoubleBE(done, 0);
+  bytes.writeDoubleBE(sent, 8);
+  bytes.writeUInt32BE(crc32(bytes.subarray(0, 16)), 16);
+  return bytes;
+}
+
+/** Of a whole segment. What cannot be used counts as nothing done: all is delivered again then, and the bus recognises it. */
+export function decodeProgress(segment: Buffer): Progress {
+  const bytes = segment.subarray(PROGRESS_AT, ENTRIES_AT);
+  if (bytes.length < PROGRESS_OCTETS || bytes.readUInt32BE(16) !== crc32(bytes.subarray(0, 16)))
+    return { done: ENTRIES_AT, sent: ENTRIES_AT };
+  return { done: bytes.readDoubleBE(0), sent: bytes.readDoubleBE(8) };
 }
 
 export function encodeEntry(topic: string, message: OutgoingMessage, timestamp: number): Buffer {

@@ -1,38 +1,35 @@
 import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
 import { backoffMs } from '../model/backoff.ts';
 import { SondeError } from '../model/errors.ts';
 import { WireError } from '../wire/wire-error.ts';
 import type { Bus, OutgoingMessage } from './bus.ts';
 import { lockDirectory } from './directory-lock.ts';
-import { openSpoolFiles, type Segment, type SpoolFiles } from './spool-files.ts';
-import { encodeEntry, rowsOf, type SpoolEntry } from './spool-segment.ts';
-import { minus, plus, type TalliedRows, type Tally, tallyOf } from './spool-tally.ts';
+import { extentOf, markOf, openSpoolFiles, type Segment, type SpoolFiles } from './spool-files.ts';
+import { createTurns, FORK_MS } from './spool-lanes.ts';
+import { openSpoolLosses, type SpoolLosses } from './spool-losses.ts';
+import { createSpoolMetrics, type SpoolDepth, type SpoolDropReason } from './spool-metrics.ts';
+import { ENTRIES_AT, encodeEntry, rowsOf, type SpoolEntry } from './spool-segment.ts';
+import { plus, type Tally, tallyOf } from './spool-tally.ts';
 
 export interface SpoolConfig {
   /** Made where it is missing. */
   readonly directory: string;
   /** Most octets on disk. When they are used up, the oldest go. */
   readonly maxOctets: number;
+  /** From one live lane to the next, milliseconds; default 30 s. */
+  readonly forkMs?: number;
 }
 
 export interface SpoolDeps {
   readonly produce: Bus['produce'];
   readonly log: Pick<Logger, 'warn'>;
   readonly metrics: Registry;
-  /** Told of flow rows that were appended and will not be delivered, once each; not of those that `append` refused. */
-  readonly onDropped?: (reason: SpoolDropReason, rows: TalliedRows) => void;
   /** Milliseconds since the epoch, UTC. */
   readonly now?: () => number;
 }
-
-/**
- * Why messages were not delivered: `spool_full`: the oldest, for newer ones; `refused`: the bus will never take them; `damaged`: the disk gave
- * back something else than was written; `write_failed`: they could not be written, which their sender was told.
- */
-export type SpoolDropReason = 'spool_full' | 'refused' | 'damaged' | 'write_failed';
 
 interface SpoolDropped {
   readonly messages: number;
@@ -52,9 +49,11 @@ export interface Spool {
    */
   append(topic: string, message: OutgoingMessage): Promise<void>;
   /** What waits to be delivered. */
-  depth(): { readonly messages: number; readonly rows: number; readonly octets: number };
+  depth(): SpoolDepth;
   /** Since the start. */
   dropped(): Readonly<Record<SpoolDropReason, SpoolDropped>>;
+  /** Flow rows that were appended and given up, over all runs on this directory; not those that `append` refused. Undefined before the first start. */
+  losses(): Pick<SpoolLosses, 'reporter' | 'version' | 'list'> | undefined;
 }
 
 /** One call of produce. The bus takes it whole or not at all. */
@@ -72,9 +71,16 @@ interface Pending {
   readonly reject: (error: unknown) => void;
 }
 
-/** An agent's queue on disk in front of the bus: in order, bounded, and delivered once even when this process or the bus dies in between. */
+/**
+ * An agent's queue on disk in front of the bus: bounded, and delivered once even when this process or the bus dies in between.
+ *
+ * Segments form chains. A chain has a producer's name of its own for the bus and is delivered in order, so each may be delivered before or after any
+ * other, and which one a number belongs to is written in the segment: nothing about lanes has to survive a kill. The chain that is appended to is the
+ * live lane as long as little of it waits. When more does, since the bus is away or slow, it goes to the backlog as it is; at the first answer after that
+ * a new chain begins, which is live again. All chains of earlier processes are backlog. `spool-lanes.ts` says whose turn it is.
+ */
 export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
-  const { directory, maxOctets } = config;
+  const { directory, maxOctets, forkMs = FORK_MS } = config;
   const { log } = deps;
   const now = deps.now ?? Date.now;
   const segmentOctets = Math.min(SEGMENT_OCTETS, Math.ceil(maxOctets / SHARES));
@@ -91,64 +97,77 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
   let writing: Promise<void> | undefined;
   let draining: Promise<void> = Promise.resolve();
   let wake: () => void = () => {};
-  /** Entries that produce has now; they are its affair even when their segment is dropped. */
-  let underWay:
-    | { readonly segment: Segment; readonly messages: number; readonly rows: number; readonly tally: Tally }
-    | undefined;
+  /** The segment of which produce has entries now. */
+  let underWay: Segment | undefined;
+  const turns = createTurns({ octets: Math.ceil(maxOctets / 4), forkMs });
+  let losses: SpoolLosses | undefined;
 
-  function depth(): { messages: number; rows: number; octets: number } {
-    let [messages, rows, octets] = [0, 0, 0];
+  function depth(): SpoolDepth & { backlog: number } {
+    const sum = { messages: 0, rows: 0, octets: 0, backlog: 0 };
     for (const segment of open?.files.segments ?? []) {
-      messages += segment.messages - segment.done.messages;
-      rows += segment.rows - segment.done.rows;
-      octets += segment.octets - segment.done.offset;
+      const messages = segment.messages - segment.done.messages;
+      sum.messages += messages;
+      sum.rows += segment.rows - segment.done.rows;
+      sum.octets += segment.octets - segment.done.offset;
+      if (!segment.chain.isLive) sum.backlog += messages;
     }
-    return { messages, rows, octets };
+    return sum;
   }
 
-  const metrics = createMetrics(deps.metrics, depth);
-
-  const tell = (reason: SpoolDropReason, tally: Tally): void => {
-    for (const rows of tally.values()) deps.onDropped?.(reason, rows);
-  };
+  const metrics = createSpoolMetrics(deps.metrics, depth);
 
   function drop(reason: SpoolDropReason, messages: number, rows: number, cause?: unknown): void {
     if (messages === 0) return;
     drops[reason].messages += messages;
     drops[reason].rows += rows;
-    metrics.droppedMessages.inc({ reason }, messages);
-    metrics.droppedRows.inc({ reason }, rows);
+    metrics.sonde_spool_dropped_messages_total.inc({ reason }, messages);
+    metrics.sonde_spool_dropped_rows_total.inc({ reason }, rows);
     log.warn({ reason, messages, rows, err: cause }, 'the spool dropped messages');
   }
 
-  async function dropSegment(files: SpoolFiles, segment: Segment, reason: SpoolDropReason): Promise<void> {
-    const spared = underWay?.segment === segment ? underWay : { messages: 0, rows: 0, tally: new Map() };
-    const { messages, rows, left, done } = segment;
-    // Nothing is waited for before the segment is out of the list: what is delivered meanwhile would be told as dropped too.
-    tell(reason, minus(left, spared.tally));
-    drop(reason, messages - done.messages - spared.messages, rows - done.rows - spared.rows);
-    await files.remove(segment);
+  /** `all`: also what the bus may have and has not answered for. */
+  async function cut(files: SpoolFiles, segment: Segment, reason: SpoolDropReason, all = false): Promise<void> {
+    const { lost, freed } = files.cut(segment, reason, all);
+    drop(reason, lost.messages, lost.rows);
+    await freed;
+  }
+
+  /** The oldest that can be given up. What was sent and not answered stays as long as there is something else: the bus may have it. */
+  function victimOf({ segments }: SpoolFiles): { segment: Segment; all: boolean } | undefined {
+    const unsent = segments.find(({ octets, sent }) => sent.messages === 0 || sent.end < octets);
+    if (unsent !== undefined) return { segment: unsent, all: false };
+    const unsure = segments.find((segment) => segment !== underWay);
+    return unsure && { segment: unsure, all: true };
   }
 
   async function write(files: SpoolFiles, batch: readonly Pending[]): Promise<void> {
     const octets = batch.reduce((sum, { entry }) => sum + entry.length, 0);
+    const refused = (why: string): SondeError => new SondeError('SPOOL_FAILED', { where: directory, why });
+    // One that is under way and the next have room together.
+    if (octets + ENTRIES_AT > maxOctets / 2) throw refused(`${octets} octets are more than half of its space`);
+    if (turns.shouldFork(files)) await files.fork();
     if (files.current !== undefined && files.current.octets + octets > segmentOctets) await files.roll();
-    for (let oldest = files.segments[0]; oldest && files.octets() + octets > maxOctets; oldest = files.segments[0])
-      await dropSegment(files, oldest, 'spool_full');
+    const needed = (): number => octets + (files.current === undefined ? ENTRIES_AT : 0);
+    while (files.octets() + needed() > maxOctets) {
+      const victim = victimOf(files);
+      if (victim === undefined) throw refused('its space is used up by what the bus has not answered for');
+      await cut(files, victim.segment, 'spool_full', victim.all);
+    }
     const rows = batch.reduce((sum, one) => sum + one.rows, 0);
     for (;;) {
       try {
-        return await files.append(
+        await files.append(
           batch.map(({ entry }) => entry),
           rows,
           batch.reduce((sum, { tally }) => plus(sum, tally), new Map() as Tally),
         );
+        return turns.appended(files);
       } catch (error) {
-        const victim = files.segments[0];
+        const victim = victimOf(files);
         // A full disk is as if the space were used up, as long as there is something older to give.
         const isFull = (error as NodeJS.ErrnoException).code === 'ENOSPC';
-        if (!isFull || victim === undefined || victim === files.current) throw error;
-        await dropSegment(files, victim, 'spool_full');
+        if (!isFull || victim === undefined || victim.segment === files.current) throw error;
+        await cut(files, victim.segment, 'spool_full', victim.all);
       }
     }
   }
@@ -174,8 +193,9 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
           batch.reduce((sum, { rows }) => sum + rows, 0),
           error,
         );
+        const failed = error instanceof SondeError ? error : undefined;
         for (const { reject } of batch)
-          reject(new SondeError('SPOOL_FAILED', { where: directory, why }, { cause: error }));
+          reject(failed ?? new SondeError('SPOOL_FAILED', { where: directory, why }, { cause: error }));
       }
     }
     // Not by a callback of the promise: whoever appends before that ran would wait for ever.
@@ -189,26 +209,27 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
     signal: AbortSignal,
   ): Promise<number | undefined> {
     const topic = (entries[0] as SpoolEntry).topic;
-    const idempotence = { producer: segment.series, sequence: segment.first + segment.done.messages };
+    const idempotence = { producer: segment.chain.series, sequence: segment.first + segment.done.messages };
     let messages = entries.map(({ message }) => message);
     for (let failures = 0; !signal.aborted; ) {
       try {
         // A bus that is away may keep a call until it is back; after a stop, the next process repeats it.
         const placed = await unlessAborted(deps.produce(topic, messages, idempotence), signal);
         if (placed === undefined) return undefined;
-        metrics.delivered.inc(messages.length);
+        metrics.sonde_spool_delivered_messages_total.inc(messages.length);
+        turns.answered();
         return messages.length;
       } catch (error) {
         const { code, details } = error instanceof SondeError ? error : { code: undefined, details: {} };
-        if (code === 'BUS_TOPIC_UNKNOWN') return refuse(entries, error);
+        if (code === 'BUS_TOPIC_UNKNOWN') return refuse(segment, entries, error);
         if (code === 'BUS_MESSAGE_REFUSED') {
           const index = Number(details.index);
           // Those before the one that is refused go first.
-          if (!(index > 0 && index < messages.length)) return refuse(entries.slice(0, 1), error);
+          if (!(index > 0 && index < messages.length)) return refuse(segment, entries.slice(0, 1), error);
           messages = messages.slice(0, index);
           continue;
         }
-        metrics.failures.inc();
+        metrics.sonde_spool_failures_total.inc();
         if (failures++ === 0)
           log.warn({ err: error, topic }, 'the bus does not take what the spool holds; it stays there');
         await sleep(backoffMs(RETRY, failures, Math.random()), undefined, { signal }).catch(() => {});
@@ -217,53 +238,64 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
     return undefined;
   }
 
-  function refuse(entries: readonly SpoolEntry[], cause: unknown): number {
-    drop('refused', entries.length, sumRows(entries), cause);
-    tell('refused', tallyOfEntries(entries));
-    return entries.length;
+  function refuse(segment: Segment, entries: readonly SpoolEntry[], cause: unknown): number {
+    turns.answered();
+    const { messages, rows, tally } = extentOf(entries);
+    const done = segment.done.offset + (entries.at(-1)?.end ?? 0);
+    losses?.add('refused', tally, { ...markOf(segment), done });
+    drop('refused', messages, rows, cause);
+    return messages;
+  }
+
+  /** The next entries of `segment`; undefined when it has none that can be had now. */
+  async function take(
+    files: SpoolFiles,
+    segment: Segment,
+    signal: AbortSignal,
+  ): Promise<readonly SpoolEntry[] | undefined> {
+    const entries = await files.read(segment, BATCH).catch((error: Error) => error);
+    // Given up while it was being read.
+    if (!files.segments.includes(segment)) return undefined;
+    if (entries instanceof WireError) {
+      log.warn({ segment: segment.path, err: entries }, 'a segment of the spool is damaged');
+      await cut(files, segment, 'damaged', true);
+      return undefined;
+    }
+    if (entries instanceof Error) {
+      metrics.sonde_spool_failures_total.inc();
+      log.warn({ segment: segment.path, err: entries }, 'a segment of the spool cannot be read now');
+      await sleep(RETRY.mostMs, undefined, { signal }).catch(() => {});
+      return undefined;
+    }
+    return entries;
   }
 
   async function drain(files: SpoolFiles, signal: AbortSignal): Promise<void> {
+    const keptBadly = (error: unknown): void => {
+      // The bus recognises what comes again.
+      metrics.sonde_spool_failures_total.inc();
+      log.warn({ err: error }, 'the spool cannot keep its position');
+    };
     while (!signal.aborted) {
-      const [segment] = files.segments;
-      if (segment === undefined || (segment === files.current && segment.done.messages === segment.messages)) {
+      for (const segment of files.segments.filter((one) => one !== files.current && isDone(one)))
+        await files.remove(segment);
+      const segment = turns.next(files);
+      if (segment === undefined) {
         const { promise, resolve } = Promise.withResolvers<void>();
         wake = resolve;
         await unlessAborted(promise, signal);
         continue;
       }
-      if (segment.done.messages === segment.messages) {
-        await files.remove(segment);
-        continue;
-      }
-      const entries = await files.read(segment, BATCH).catch((error: Error) => error);
-      // Dropped while it was being read.
-      if (!files.segments.includes(segment)) continue;
-      if (entries instanceof WireError) {
-        log.warn({ segment: segment.path, err: entries }, 'a segment of the spool is damaged');
-        await dropSegment(files, segment, 'damaged');
-        continue;
-      }
-      if (entries instanceof Error) {
-        metrics.failures.inc();
-        log.warn({ segment: segment.path, err: entries }, 'a segment of the spool cannot be read now');
-        await sleep(RETRY.mostMs, undefined, { signal }).catch(() => {});
-        continue;
-      }
-      underWay = { segment, messages: entries.length, rows: sumRows(entries), tally: tallyOfEntries(entries) };
+      const found = await take(files, segment, signal);
+      // In the turn in which they are marked as sent: what was given up while they were being read is not delivered.
+      const entries = (found ?? []).filter(({ end }) => segment.done.offset + end <= segment.octets);
+      if (entries.length === 0 || !files.segments.includes(segment)) continue;
+      underWay = segment;
+      await files.send(segment, entries).catch(keptBadly);
       const count = await deliver(segment, entries, signal);
-      underWay = undefined;
-      const gone = entries.slice(count ?? 0);
-      if (!files.segments.includes(segment)) {
-        drop('spool_full', gone.length, sumRows(gone));
-        tell('spool_full', tallyOfEntries(gone));
-      }
       if (count === undefined) return;
-      await files.advance(segment, entries.slice(0, count)).catch((error: unknown) => {
-        // The bus recognises what comes again.
-        metrics.failures.inc();
-        log.warn({ err: error }, 'the spool cannot keep its position');
-      });
+      await files.advance(segment, entries.slice(0, count)).catch(keptBadly);
+      underWay = undefined;
     }
   }
 
@@ -274,7 +306,13 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
       try {
         await mkdir(directory, { recursive: true });
         unlock = await lockDirectory(directory);
-        const files = await openSpoolFiles(directory, (octets) => metrics.torn.inc(octets));
+        losses = openSpoolLosses(directory, (err) => {
+          metrics.sonde_spool_failures_total.inc();
+          log.warn({ err }, 'the spool cannot keep what it has dropped');
+        });
+        const files = await openSpoolFiles(directory, losses, (octets) =>
+          metrics.sonde_spool_torn_octets_total.inc(octets),
+        );
         open = { files, unlock, stopping: new AbortController() };
       } catch (error) {
         await unlock?.();
@@ -311,13 +349,22 @@ export function createSpool(config: SpoolConfig, deps: SpoolDeps): Spool {
       writing ??= flush(files);
       return promise;
     },
-    depth,
+    depth() {
+      const { messages, rows, octets } = depth();
+      return { messages, rows, octets };
+    },
+    losses: () => losses,
     dropped: () => structuredClone(drops),
   };
 }
 
 /** The outcome of `promise`, or undefined as soon as `signal` is aborted. */
 async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  if (signal.aborted) {
+    // The event has been; nobody hears how the promise ends.
+    promise.catch(() => {});
+    return undefined;
+  }
   let abort: () => void = () => {};
   const aborted = new Promise<undefined>((resolve) => {
     abort = () => resolve(undefined);
@@ -330,50 +377,4 @@ async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promi
   }
 }
 
-const tallyOfEntries = (entries: readonly SpoolEntry[]): Tally => tallyOf(entries.map(({ message }) => message));
-
-function sumRows(entries: readonly SpoolEntry[]): number {
-  return entries.reduce((sum, { message }) => sum + rowsOf(message), 0);
-}
-
-function createMetrics(registry: Registry, depth: () => { messages: number; octets: number }) {
-  const registers = [registry];
-  const gauge = (name: string, help: string, read: () => number): Gauge =>
-    new Gauge({
-      ...{ name, help, registers },
-      collect() {
-        this.set(read());
-      },
-    });
-  gauge('sonde_spool_messages', 'Messages that wait in the spool.', () => depth().messages);
-  gauge('sonde_spool_octets', 'Octets that wait in the spool.', () => depth().octets);
-  return {
-    delivered: new Counter({
-      name: 'sonde_spool_delivered_messages_total',
-      help: 'Messages of the spool that the bus has answered for.',
-      registers,
-    }),
-    droppedMessages: new Counter({
-      name: 'sonde_spool_dropped_messages_total',
-      help: 'Messages that will not be delivered, by reason.',
-      labelNames: ['reason'],
-      registers,
-    }),
-    droppedRows: new Counter({
-      name: 'sonde_spool_dropped_rows_total',
-      help: 'Flow rows in messages that will not be delivered, by reason.',
-      labelNames: ['reason'],
-      registers,
-    }),
-    failures: new Counter({
-      name: 'sonde_spool_failures_total',
-      help: 'Attempts to deliver, or to read or keep the position, that failed and are repeated.',
-      registers,
-    }),
-    torn: new Counter({
-      name: 'sonde_spool_torn_octets_total',
-      help: 'Octets that were cut off at a start: an append that did not come to its end.',
-      registers,
-    }),
-  };
-}
+const isDone = ({ messages, done }: Segment): boolean => done.messages === messages;
