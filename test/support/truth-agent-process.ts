@@ -3,20 +3,22 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Registry } from 'prom-client';
 import { createSpool } from '../../src/bus/spool.ts';
 import { createLedger, hourOf } from '../../src/probe/ledger.ts';
+import { createLossReports } from '../../src/probe/loss-reports.ts';
 import { flowFrame, flowRow } from './flow-rows.ts';
 import { truthBus } from './truth-bus.ts';
 
 /**
- * An agent that makes rows whose contents follow from their numbers: `node truth-agent-process.ts <bus> <spool> <host> <log>`. Writes to the log each
- * range of numbers that the spool has taken, and which of them are in messages that nobody can read. SIGTERM: makes no more, and ends when the spool is empty.
+ * An agent that makes rows whose contents follow from their numbers: `node truth-agent-process.ts <bus> <spool> <host> <log> [octets of the spool]`. Writes to the log each
+ * range of numbers that the spool has taken, and which of them are in messages that nobody can read: some are, unless the spool is bounded. SIGTERM: makes no more, and ends when the spool is empty.
  */
-const [where, directory, host, log] = process.argv.slice(2) as [string, string, string, string];
+const [where, directory, host, log, maxOctets = 1 << 28] = process.argv.slice(2) as [string, string, string, string];
 const epoch = Date.now() * 1000;
 const ledger = createLedger({ host, epoch });
+const losses = createLossReports({ host });
 const bus = truthBus(where, host);
 const quiet = { info() {}, warn() {} };
 const spool = createSpool(
-  { directory, maxOctets: 1 << 28 },
+  { directory, maxOctets: Number(maxOctets) },
   { produce: bus.produce, log: quiet, metrics: new Registry() },
 );
 let isEnding = false;
@@ -38,7 +40,7 @@ for (let block = 0; !isEnding; block++) {
       ...{ tx_octets: (n * 7919) % 5000, rx_packets: n % 11, connection: BigInt(n + 1) },
     });
   });
-  const isPoison = block % 25 === 24;
+  const isPoison = process.argv[6] === undefined && block % 25 === 24;
   const hour = hourOf(time);
   const headers = {
     rows: String(rows.length),
@@ -60,7 +62,10 @@ await spool.stop();
 await bus.stop();
 process.exit(0);
 
-function report(): Promise<void> {
-  const said = ledger.report(Date.now() * 1000, { spoolRows: 0, lostRecords: 0 });
-  return spool.append('sonde.events', { key: host, value: Buffer.from(JSON.stringify(said)) });
+async function report(): Promise<void> {
+  const now = Date.now() * 1000;
+  const counts = { spoolRows: 0, lostRecords: 0 };
+  const lost = losses.report(now, counts, spool.depth().messages === 0, spool.losses());
+  for (const said of [ledger.report(now, counts), ...(lost === undefined ? [] : [lost])])
+    await spool.append('sonde.events', { key: host, value: Buffer.from(JSON.stringify(said)) });
 }

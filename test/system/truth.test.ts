@@ -123,6 +123,8 @@ interface Found {
   /** Sums that differ from what the rows' numbers say. */
   readonly wrong: readonly string[];
   readonly missing: readonly number[];
+  /** By spools, as the ledger has it. */
+  readonly dropped: number;
 }
 
 /** Holds what is stored against what was taken. */
@@ -155,13 +157,17 @@ async function judge(): Promise<Found> {
       doubled: (sums?.rows ?? 0) - (sums?.distinct ?? 0),
       wrong,
       missing: ledger.map(({ missing }) => missing).filter((missing) => missing !== 0),
+      dropped: ledger
+        .flatMap(({ dropped }) => dropped)
+        .filter(({ stage }) => stage === 'spool')
+        .reduce((sum, { rows }) => sum + rows, 0),
     };
   } finally {
     await store.stop();
   }
 }
 
-const TRUE: Found = { lost: 0, doubled: 0, wrong: [], missing: [] };
+const TRUE: Found = { lost: 0, doubled: 0, wrong: [], missing: [], dropped: 0 };
 
 describe('the whole pipeline under kills', () => {
   it(`stores every row once in ${KILLS} kills of agent, bus, collector and store`, {
@@ -186,6 +192,32 @@ describe('the whole pipeline under kills', () => {
     expect(await judge()).toEqual(TRUE);
     expect(taken().length).toBeGreaterThan(KILLS);
     expect(Math.min(...Object.values(kills))).toBeGreaterThan(0);
+  });
+
+  it('tells of every row that a spool had to drop, over a kill in the midst of it', { timeout: 60_000 }, async () => {
+    const { collector, bus } = setUp();
+    const socket = `unix:${join(folder, 'bus.sock')}`;
+    const log = join(folder, 'taken');
+    const agent = createVictim('truth-agent-process', [socket, join(folder, 'spool'), HOST, log, '120000']);
+    victims.push(agent);
+    // Nobody takes what it makes.
+    await agent.start();
+    for (let kill = 0; kill < 3; kill++) {
+      await sleep(2_500 + Math.random() * 1_000);
+      await agent.end('SIGKILL');
+      await agent.start();
+    }
+    await startBus(bus as Victim);
+    await collector.start();
+    await sleep(1_000);
+    await settle([agent], [collector]);
+    const found = await judge();
+    expect(found).toEqual({ ...TRUE, lost: found.lost, dropped: found.dropped });
+    expect(found.lost).toBeGreaterThan(1000);
+    // A kill may come between the spool, which has taken a block, and the log of this test.
+    const block = 45;
+    expect(found.dropped - found.lost).toBeGreaterThanOrEqual(0);
+    expect(found.dropped - found.lost).toBeLessThanOrEqual(3 * block);
   });
 
   it.each(['early', 'token'] as const)(
