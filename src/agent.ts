@@ -156,6 +156,15 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
           ledger,
           identities,
           now: () => Date.now() * 1000,
+          onClockStep(step) {
+            const direction = step > 0 ? 'forward' : 'back';
+            const error = new SondeError('CLOCK_STEPPED', {
+              host: config.host,
+              direction,
+              seconds: Math.round(Math.abs(step) / 1e6),
+            });
+            trouble.warn(error.code, { error: error.message, do: error.action }, 'the clock was set');
+          },
           onError: (error, rows) => trouble.error('recorder', { error, rows }, 'flow rows could not be kept'),
         },
       );

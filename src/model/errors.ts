@@ -364,6 +364,11 @@ export const ERRORS = {
     says: 'The bridge at {where} does not speak OpenFlow 1.5; it offers {versions}.',
     do: 'Allow it: ovs-vsctl add bridge {bridge} protocols OpenFlow15; the agent keeps trying.',
   },
+  CLOCK_STEPPED: {
+    status: 503,
+    says: 'The clock of {host} was set {direction} by {seconds} s.',
+    do: 'Let chrony or ntpd slew it. No row is lost or doubled: set back, times of rows stand still until it has caught up; set forward, open connections may be shown as ended and begun anew.',
+  },
   ENCAP_ADDRESS_MISSING: {
     status: 503,
     says: 'Open vSwitch at {where} does not say which underlay address tunnels of this host end at; external_ids:sonde-encap-ip is {found}.',

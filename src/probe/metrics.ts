@@ -26,6 +26,11 @@ export const METRICS = {
     type: 'counter',
     help: 'Flow rows of a port that no document binds to an endpoint.',
   },
+  sonde_clock_steps_total: {
+    type: 'counter',
+    help: 'Times that the clock of the host was set by more than a second, forward or back. Set back, times of rows stand still until it has caught up.',
+    labels: { direction: ['forward', 'back'] },
+  },
   sonde_flow_packets_total: {
     type: 'counter',
     help: 'Packets of local vNICs that the switch counted, sent and delivered.',
@@ -55,6 +60,11 @@ export function registerProbeMetrics(registry: Registry, ipfix: IpfixSource, rec
     metrics.sonde_flow_rows_total.inc({ outcome: 'failed' }, step('failed', recorder.counts.rowsFailed));
     metrics.sonde_flow_rows_unattributed_total.inc(step('unattributed', join.unattributed));
     metrics.sonde_flow_packets_total.inc(step('packets', join.packets));
+    for (const direction of ['forward', 'back'] as const)
+      metrics.sonde_clock_steps_total.inc(
+        { direction },
+        step(`clock ${direction}`, recorder.counts.clockSteps[direction]),
+      );
     metrics.sonde_flow_connections.set(recorder.connections);
   };
   Object.assign(metrics.sonde_flow_connections, { collect: refresh });

@@ -7,6 +7,8 @@ import { hourOf, type Ledger } from '../ledger.ts';
 import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
 
 const compress = promisify(zstdCompress);
+/** A clock that NTP slews drifts by less than that between two looks. */
+const CLOCK_STEP_US = 1_000_000;
 /** Without its checksum a damaged frame may pass for whole, and its rows for others. */
 const FRAME = { params: { [constants.ZSTD_c_checksumFlag]: 1 } };
 
@@ -32,6 +34,10 @@ export interface RecorderDeps extends JoinDeps {
   readonly onError: (error: unknown, rows: number) => void;
   /** Told of every block, and of rows that nobody took. */
   readonly ledger?: Pick<Ledger, 'observe' | 'drop'>;
+  /** The clock was set, by so many microseconds; below zero: back. */
+  readonly onClockStep?: (step: number) => void;
+  /** Milliseconds of a clock that nobody sets; default performance.now. */
+  readonly monotonic?: () => number;
   /** Shown every row. */
   readonly identities?: Pick<IdentityHistory, 'see'>;
 }
@@ -41,6 +47,7 @@ export interface RecorderDeps extends JoinDeps {
  */
 export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
   const { epoch } = config;
+  const { monotonic = () => performance.now() } = deps;
   const join = createJoin(config, deps);
   const writer = createBlockWriter(FLOW_COLUMNS);
   let sequence = 0;
@@ -50,7 +57,8 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
   let timer: NodeJS.Timeout | undefined;
   let lastEviction = deps.now();
   let delivery: Promise<void> = Promise.resolve();
-  const counts = { blocks: 0, octets: 0, rowsDelivered: 0, rowsFailed: 0 };
+  const counts = { blocks: 0, octets: 0, rowsDelivered: 0, rowsFailed: 0, clockSteps: { forward: 0, back: 0 } };
+  let clocks = { wall: deps.now(), monotonic: monotonic() };
 
   function close(): void {
     const rows = writer.rows;
@@ -91,7 +99,17 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     });
   }
 
+  function watchClock(): void {
+    const seen = { wall: deps.now(), monotonic: monotonic() };
+    const step = seen.wall - clocks.wall - (seen.monotonic - clocks.monotonic) * 1000;
+    clocks = seen;
+    if (Math.abs(step) < CLOCK_STEP_US) return;
+    counts.clockSteps[step > 0 ? 'forward' : 'back']++;
+    deps.onClockStep?.(step);
+  }
+
   function tick(everything: boolean): void {
+    watchClock();
     // A clock that is set back must not put rows into an hour that later numbers have left: time stands still until it is caught up.
     const now = Math.max(deps.now(), blockTime);
     blockTime = now;
