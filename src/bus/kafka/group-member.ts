@@ -21,6 +21,8 @@ export interface GroupMemberDeps {
 
 const DEFAULT_MAX_BATCH = 500;
 const SESSION_MS = 10_000;
+/** kafkajs ends a consumer when its last batch is done with, which may be never. */
+const GOODBYE_MS = 5_000;
 const REBALANCE_MS = 20_000;
 const RETRY = { leastMs: 200, mostMs: 10_000 };
 const FENCED = new Set(['ILLEGAL_GENERATION', 'UNKNOWN_MEMBER_ID', 'REBALANCE_IN_PROGRESS', 'FENCED_INSTANCE_ID']);
@@ -148,7 +150,9 @@ export function startGroupMember(
       consumer = undefined;
       revokeAll();
       await Promise.all(leaving.values());
-      await fresh.disconnect().catch(() => {});
+      // One that hangs is left to itself: its session ends, and its partitions come to the next.
+      const goodbye = fresh.disconnect().catch(() => {});
+      await Promise.race([goodbye, sleep(GOODBYE_MS, undefined, { ref: false })]);
     }
   }
 
