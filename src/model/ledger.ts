@@ -110,7 +110,7 @@ export function assembleLedger({ stored, reported, spooled, now }: LedgerSources
   }
   const waiting = new Map(spooled);
   const lines = [...hours.values()]
-    // A spool gives its oldest first, so what waits is of the newest hours.
+    // Which hours' rows wait in a spool is not told: what an open hour lacks is on its way anyhow, so they are taken to be of the hours before.
     .sort((a, b) => b.hour - a.hour || (a.host < b.host ? -1 : 1))
     .map((hour) => lineOf(hour, waiting, now));
   return lines;
@@ -123,10 +123,9 @@ function lineOf({ host, hour, ranges, dropped, stored }: Hour, waiting: Map<stri
     return { stage, reason, rows };
   });
   const left = observed - stored - drops.reduce((sum, { rows }) => sum + rows, 0);
-  const inSpool = Math.min(Math.max(left, 0), waiting.get(host) ?? 0);
-  waiting.set(host, (waiting.get(host) ?? 0) - inSpool);
   const isOpen = hour * 1000 + HOUR_MS + SETTLING_MS > now;
-  const inFlight = isOpen ? Math.max(left, 0) : inSpool;
+  const inFlight = Math.max(0, isOpen ? left : Math.min(left, waiting.get(host) ?? 0));
+  if (!isOpen) waiting.set(host, (waiting.get(host) ?? 0) - inFlight);
   return {
     host,
     hour: new Date(hour * 1000).toISOString(),
