@@ -18,6 +18,8 @@ export interface Sight {
   readonly at: number;
   /** Rows by host: the greatest number, and how many there are; of the last minute, and with the last look of all times. */
   readonly hosts: readonly { readonly host: string; readonly last: number; readonly rows: number }[];
+  /** Rows of all hosts and times. */
+  readonly total: number;
   /** CPU time of this process so far, microseconds. */
   readonly cpuMicros: number;
 }
@@ -52,8 +54,11 @@ async function look(which: string): Promise<void> {
   const hosts = await store.query<Sight['hosts'][number]>(
     `SELECT host, max(number) AS last, count() AS rows FROM sonde.flows WHERE ${which} GROUP BY host`,
   );
+  const at = Date.now();
+  // By what every insert counts.
+  const [all] = await store.query<{ total: number }>('SELECT sum(rows) AS total FROM sonde.stored_1h');
   const { user, system } = process.cpuUsage();
-  const sight: Sight = { at: Date.now(), hosts, cpuMicros: user + system };
+  const sight: Sight = { at, hosts, total: Number(all?.total), cpuMicros: user + system };
   process.stdout.write(`${JSON.stringify(sight)}\n`);
 }
 
