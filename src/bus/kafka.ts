@@ -118,6 +118,8 @@ export function createKafkaBus(config: KafkaBusConfig, deps: KafkaBusDeps): Bus 
     for (const difference of differences)
       log.warn({ ...difference }, 'a topic is set up in another way than this program would');
     metrics.sonde_kafka_connected.set(1);
+    // What went wrong before is not the reason of what may come.
+    lastError = '';
   }
 
   async function becomeReady(signal: AbortSignal): Promise<void> {

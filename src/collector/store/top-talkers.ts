@@ -22,7 +22,7 @@ function sourceOf({ by, since, until = Date.now(), exact }: TalkersRequest): Sou
 }
 
 const PROTOCOL_NAME =
-  "transform(sums.protocol, [1, 6, 17, 58, 132], ['icmp', 'tcp', 'udp', 'icmpv6', 'sctp'], toString(sums.protocol))";
+  "transform(sums.protocol, [0, 1, 6, 17, 58, 132], ['not-ip', 'icmp', 'tcp', 'udp', 'icmpv6', 'sctp'], toString(sums.protocol))";
 
 /** What a line is called. */
 function nameOf(by: TopBy, source: Source): string {
