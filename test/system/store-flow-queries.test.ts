@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
+import { findConnections } from '../../src/collector/store/connections.ts';
 import { countQuery, flowsQuery } from '../../src/collector/store/queries.ts';
 import type { Query, Store } from '../../src/collector/store/store.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
@@ -170,6 +171,24 @@ describe('one VM among many', () => {
     const { plan } = await granulesOf(flowsQuery({ ...filter, ...SPAN }));
     if (filter.to !== 'e-9') expect(plan).toContain('by_peer');
   });
+
+  it.each([{ vm: 'vm-7' }, { from: 'vm-7' }, { to: 'vm-7' }])(
+    '%j: its connections are found without reading everything',
+    async (who) => {
+      const asked: Query[] = [];
+      const watched: Pick<Store, 'query'> = {
+        query(sql, params = {}) {
+          asked.push({ sql, params });
+          return store.query(sql, params);
+        },
+      };
+      await findConnections(watched, { ...who, ...SPAN, limit: 10 }, 0);
+      const { read, all, plan } = await granulesOf(asked[0] as Query);
+      expect(all, plan).toBeGreaterThan(10);
+      expect(read, plan).toBeLessThan(all * 0.75);
+      expect(plan).toContain('by_peer');
+    },
+  );
 
   it('is found by name, uuid and iface-id where only the rows know it', async () => {
     const want = wanted((row) => row.vm === 'vm-30');

@@ -1,4 +1,5 @@
 import type { Connection, ConnectionFilter } from '../../model/connection.ts';
+import { isSide } from './flow-conditions.ts';
 import { qualified } from './schema.ts';
 import type { Query, QueryParams, Store } from './store.ts';
 
@@ -107,13 +108,16 @@ const micros = (parameter: string): string => `fromUnixTimestamp64Micro({${param
 const SPAN: Span = { from: micros('from_us'), until: micros('until_us'), aliveAt: micros('since_us') };
 
 interface Narrowing {
+  /** What at least one row of a connection has to be. */
   readonly touching: readonly string[];
+  /** Parts of the table that such rows are in, as far as the table's orders can tell: one of them each. */
+  readonly parts: readonly (readonly string[])[];
+  /** What the connection has to be. */
   readonly having: readonly string[];
   readonly params: QueryParams;
 }
 
-/** `touching`: what at least one row of a connection has to be; `having`: what the connection has to be. */
-function narrow({ vm, from, to, app, port, verdict, oneSided }: ConnectionFilter): Narrowing {
+function narrow({ vm, from, to, app, port, verdict, oneSided, since }: ConnectionFilter): Narrowing {
   const params: Record<string, QueryParams[string]> = {};
   const touching: string[] = [];
   const having: string[] = [];
@@ -134,22 +138,34 @@ function narrow({ vm, from, to, app, port, verdict, oneSided }: ConnectionFilter
   given('port', port, '{port:UInt16} IN (kept.local_port, kept.peer_port)', 'service_port = {port:UInt16}');
   given('verdict', verdict, 'kept.verdict = {verdict:String}', 'verdict = {verdict:String}');
   if (oneSided !== undefined) having.push(oneSided ? 'one_sided' : 'NOT one_sided');
-  return { touching, having, params };
+  return { touching, having, params: { ...params, since }, parts: partsOf({ vm, from, to, since }) };
 }
 
+/** An index serves one side at a time: rows of the VM's own side, and those of its peers about it. `from` and `to` are names only. */
+function partsOf({ vm, from, to, since }: Pick<ConnectionFilter, 'since'> & Who): readonly (readonly string[])[] {
+  if (vm !== undefined) return [isSide('', 'vm', vm, since), isSide('peer_', 'vm', vm, since)];
+  const name = from === undefined ? (to === undefined ? undefined : 'to') : 'from';
+  return name === undefined ? [[]] : [[`kept.vm = {${name}:String}`], [`kept.peer_vm = {${name}:String}`]];
+}
+
+type Who = { readonly [N in 'vm' | 'from' | 'to']: string | undefined };
+
 /** The newest sides of a span: which connections to join. */
-function candidatesQuery({ touching, params }: Narrowing, candidates: number): Query {
+function candidatesQuery({ touching, parts, params }: Narrowing, candidates: number): Query {
   const { from, until, aliveAt } = SPAN;
-  const conditions = [
-    `kept.time >= greatest(${from}, ${aliveAt})`,
-    `side_opened >= ${from}`,
-    `side_opened < ${until}`,
-    ...touching,
-  ];
+  const selects = parts.map((part) => {
+    const conditions = [
+      `kept.time >= greatest(${from}, ${aliveAt})`,
+      `side_opened >= ${from}`,
+      `side_opened < ${until}`,
+      ...touching,
+      ...part,
+    ];
+    return `SELECT kept.connection AS connection, ${OPENED} AS side_opened, kept.vm AS own, kept.peer_vm AS peer FROM ${qualified('flows')} AS kept WHERE ${conditions.join(' AND ')}`;
+  });
   return {
-    sql: `SELECT kept.connection AS connection, ${OPENED} AS side_opened, toUnixTimestamp64Micro(side_opened) AS opened_us, any(kept.vm) AS own, any(kept.peer_vm) AS peer
-FROM ${qualified('flows')} AS kept WHERE ${conditions.join(' AND ')}
-GROUP BY connection, side_opened ORDER BY side_opened DESC LIMIT {candidates:UInt32}`,
+    sql: `SELECT connection, side_opened, toUnixTimestamp64Micro(side_opened) AS opened_us, any(rows.own) AS own, any(rows.peer) AS peer
+FROM (${selects.join(' UNION ALL ')}) AS rows GROUP BY connection, side_opened ORDER BY side_opened DESC LIMIT {candidates:UInt32}`,
     params: { ...params, candidates },
   };
 }

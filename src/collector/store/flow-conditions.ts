@@ -50,7 +50,8 @@ function ownNames(who: Who, since: number | undefined): string {
 const peerNames = (who: Who): string =>
   `(peer_vm = {${who}:String} OR (SELECT countIf(vm = {${who}:String}) = 0 OR countIf(vm != {${who}:String}) > 0 ${known(who)}))`;
 
-function isSide(side: Side, who: Who, value: string, since: number | undefined): string[] {
+/** Conditions that the VM of that side goes by the word `{who}`, with what the engine can skip by; `{since}` has to be bound where it is given. */
+export function isSide(side: Side, who: Who, value: string, since: number | undefined): string[] {
   if (who !== 'vm' && isIP(value) !== 0) return [`${side === '' ? 'local_' : side}address = toIPv6({${who}:String})`];
   return [side === '' ? ownNames(who, since) : peerNames(who), isVm(side, who)];
 }
