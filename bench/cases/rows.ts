@@ -3,6 +3,7 @@ import type { Endpoint } from '../../src/model/endpoint.ts';
 import { FLOW_COLUMNS } from '../../src/model/flow.ts';
 import { createJoin, type RuleName } from '../../src/probe/flows/join.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
+import { createIdentityHistory } from '../../src/probe/identity/history.ts';
 import type { DataRecord } from '../../src/wire/ipfix/data-record.ts';
 import { createIpfixDecoder } from '../../src/wire/ipfix/decoder.ts';
 import type { SampleRecord } from '../../src/wire/ipfix/sample-record.ts';
@@ -120,6 +121,7 @@ function createPipeline() {
       rule: (number) => RULE_NAMES[number - FIRST_RULE],
     },
   );
+  const identities = createIdentityHistory('h1');
   const writer = createBlockWriter(FLOW_COLUMNS);
   let octets = 0;
   const close = (): void => {
@@ -135,6 +137,7 @@ function createPipeline() {
       octets = 0;
       const made = join.flush(NOW + HOLD_US, (row) => {
         writer.appendRow(row);
+        identities.see(row);
         if (writer.rows >= BLOCK_ROWS) close();
       });
       if (writer.rows > 0) close();

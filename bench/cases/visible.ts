@@ -115,7 +115,11 @@ function figures(sent: readonly Sent[], sights: readonly Sight[], cpuBefore: num
     const sight = seen.find((one) => (one.lasts.get(host) ?? -1) >= last);
     return sight === undefined ? Number.POSITIVE_INFINITY : (sight.at - at) / 1000;
   });
-  const stored = (sights.at(-1)?.hosts ?? []).reduce((sum, one) => sum + one.rows, 0);
+  const counted = sights.at(-1)?.hosts ?? [];
+  const stored = counted.reduce((sum, one) => sum + one.rows, 0);
+  // Which of the two it is, and where.
+  for (const { host, last, rows: of } of counted)
+    if (of !== last + 1) process.stderr.write(`visible: ${host} has ${of} of ${last + 1} rows\n`);
   const cpu = (sights.at(-1)?.cpuMicros ?? 0) - cpuBefore;
   const name = `visible, ${ROWS_A_SECOND} rows/s`;
   return [
