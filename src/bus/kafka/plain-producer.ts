@@ -1,6 +1,7 @@
 import kafkajs, { type Kafka, type Message, type Producer } from 'kafkajs';
 import { MAX_CALL_OCTETS, type OutgoingMessage, type Placement } from '../bus.ts';
 import { toKafka } from './messages.ts';
+import { placementsOf } from './placements.ts';
 
 interface Call {
   readonly topic: string;
@@ -98,15 +99,5 @@ async function send(producer: Producer, calls: readonly Call[]): Promise<Placeme
   }
   const topicMessages = [...byTopic].map(([topic, messages]) => ({ topic, messages }));
   const written = await producer.sendBatch({ acks: -1, topicMessages });
-  const next = new Map(
-    written.map(({ topicName, partition, baseOffset }) => [`${topicName}/${partition}`, Number(baseOffset)]),
-  );
-  return calls.map(({ topic, partitions }) =>
-    partitions.map((partition) => {
-      const place = `${topic}/${partition}`;
-      const offset = next.get(place) ?? -1;
-      if (offset >= 0) next.set(place, offset + 1);
-      return { partition, offset };
-    }),
-  );
+  return placementsOf(calls, written);
 }

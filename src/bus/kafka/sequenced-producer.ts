@@ -1,6 +1,7 @@
 import kafkajs, { type Admin, type Kafka, type Producer } from 'kafkajs';
 import type { OutgoingMessage, Placement, ProducerSequence } from '../bus.ts';
 import { toKafka } from './messages.ts';
+import { placementsOf } from './placements.ts';
 
 /** How long the broker waits for a producer that died in mid-transaction; readers of its partitions wait as long. */
 const TRANSACTION_MS = 10_000;
@@ -87,26 +88,21 @@ export function createSequencedProducer(kafka: Kafka, admin: () => Promise<Admin
     try {
       const next = sequence + messages.length;
       const transaction = await at.producer.transaction();
+      const rest = partitions.slice(skipped);
       const written = await transaction.send({
         topic,
         acks: -1,
-        messages: messages.slice(skipped).map((message, i) => toKafka(message, partitions[skipped + i] as number)),
+        messages: messages.slice(skipped).map((message, i) => toKafka(message, rest[i] as number)),
       });
+      // Before the commit: what is not all there is never seen, and comes again.
+      const [places = []] = placementsOf([{ topic, partitions: rest }], written);
       await transaction.sendOffsets({
         consumerGroupId: groupOf(name),
         topics: [{ topic, partitions: [{ partition: 0, offset: String(next) }] }],
       });
       await transaction.commit();
       at.next = next;
-      const offsets = new Map(written.map(({ partition, baseOffset }) => [partition, Number(baseOffset)]));
-      return [
-        ...repeated,
-        ...partitions.slice(skipped).map((partition) => {
-          const offset = offsets.get(partition) ?? -1;
-          offsets.set(partition, offset + 1);
-          return { partition, offset };
-        }),
-      ];
+      return [...repeated, ...places];
     } catch (error) {
       // Whether it took place is for the next call to find out.
       await close(name);
