@@ -1,9 +1,10 @@
-import { constants as zlib, zstdCompressSync } from 'node:zlib';
+import { zstdCompressSync } from 'node:zlib';
 import { FIRST_RULE } from '../src/model/datapath.ts';
 import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION, type FlowRow } from '../src/model/flow.ts';
 import { blankRow } from '../src/probe/flows/blank-row.ts';
 import { connectionId } from '../src/probe/flows/connection-id.ts';
 import { createBlockWriter } from '../src/wire/native/block-writer.ts';
+import { zstdFrameOptions } from '../src/wire/zstd-frame.ts';
 import { createWorld, type Vm, type WorldSize } from './flow-world.ts';
 
 export interface FlowDataConfig extends WorldSize {
@@ -55,7 +56,6 @@ const INTERVAL_TICKS = 10;
 const TICK_US = 500_000;
 const HOLD_US = 1_000_000;
 const MESSAGE_ROWS = 2000;
-const CHECKSUM = { params: { [zlib.ZSTD_c_checksumFlag]: 1 } };
 
 interface Moved {
   readonly packets: number;
@@ -206,10 +206,11 @@ export function* flowMessages(
     if (writer.rows === 0) firstTimes[host] = row.start;
     writer.appendRow(row);
     if (writer.rows < messageRows) continue;
+    const block = writer.finish();
     yield {
       host: row.host,
       rows: writer.rows,
-      value: zstdCompressSync(writer.finish(), CHECKSUM),
+      value: zstdCompressSync(block, zstdFrameOptions(block.length)),
       headers: {
         'content-type': 'application/vnd.clickhouse.native',
         'content-encoding': 'zstd',

@@ -5,7 +5,7 @@ import { decodeBlocks } from '../wire/native/block-reader.ts';
 import { createBlockWriter } from '../wire/native/block-writer.ts';
 import type { NativeColumn, RowOf } from '../wire/native/value-types.ts';
 import { WireError } from '../wire/wire-error.ts';
-import { readZstdFrame } from '../wire/zstd-frame.ts';
+import { splitZstdFrames } from '../wire/zstd-frame.ts';
 import { EVENT_COLUMNS, OBSERVATION_COLUMNS } from './store/schema.ts';
 import type { InsertOptions } from './store/store.ts';
 
@@ -38,9 +38,8 @@ export const FLOWS_SINK: Sink = {
   },
   check({ value }) {
     if (value === null) return 'no value';
-    const frame = readZstdFrame(value);
-    if (frame instanceof WireError) return frame.message;
-    return frame.length === value.length ? null : `${value.length - frame.length} octets behind the Zstandard frame`;
+    const frames = splitZstdFrames(value);
+    return frames instanceof WireError ? frames.message : null;
   },
   examine(message) {
     const plain = unpack(message.value as Uint8Array);
@@ -52,9 +51,18 @@ export const FLOWS_SINK: Sink = {
   body: (messages) => messages.map(({ value }) => value as Uint8Array),
 };
 
-function unpack(frame: Uint8Array): Uint8Array | string {
+/** Of all frames: Node.js would stop after the first without a word, and the engine does not. */
+function unpack(value: Uint8Array): Uint8Array | string {
+  const frames = splitZstdFrames(value);
+  if (frames instanceof WireError) return frames.message;
   try {
-    return zstdDecompressSync(frame, { maxOutputLength: LARGEST_BLOCK });
+    let room = LARGEST_BLOCK;
+    const parts = frames.map((frame) => {
+      const plain = zstdDecompressSync(frame, { maxOutputLength: Math.max(1, room) });
+      room -= plain.length;
+      return plain;
+    });
+    return parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts);
   } catch (error) {
     return `cannot be decompressed: ${(error as Error).message}`;
   }

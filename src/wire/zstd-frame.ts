@@ -1,4 +1,8 @@
+import { promisify } from 'node:util';
+import { constants, type ZstdOptions, zstdCompress } from 'node:zlib';
 import { type Decoded, WireError } from './wire-error.ts';
+
+const compress = promisify(zstdCompress);
 
 const MAGIC = 0xfd2fb528;
 const RAW = 0;
@@ -38,4 +42,33 @@ export function readZstdFrame(bytes: Uint8Array): Decoded<ZstdFrame> {
   if (checksum) at += 4;
   if (at > bytes.length) return new WireError('truncated', bytes.length, `the frame has ${at} octets`);
   return { length: at, checksum };
+}
+
+/** All of `bytes` as frames, one after the other; at least one. */
+export function splitZstdFrames(bytes: Uint8Array): Decoded<Uint8Array[]> {
+  const frames: Uint8Array[] = [];
+  for (let at = 0; at < bytes.length || at === 0; ) {
+    const frame = readZstdFrame(bytes.subarray(at));
+    if (frame instanceof WireError)
+      return at === 0
+        ? frame
+        : new WireError(frame.code, at, `${bytes.length - at} octets behind a Zstandard frame: ${frame.message}`);
+    frames.push(bytes.subarray(at, at + frame.length));
+    at += frame.length;
+  }
+  return frames;
+}
+
+/**
+ * How zlib makes exactly one frame of so many octets, which ends with a checksum: without it a damaged frame may pass for whole, and its content for other.
+ */
+export const zstdFrameOptions = (octets: number): ZstdOptions => ({
+  params: { [constants.ZSTD_c_checksumFlag]: 1 },
+  // Room for all of it (zstd.h, ZSTD_COMPRESSBOUND) and some: where a frame ends with a chunk, of 16 KiB by default, Node.js (24.21) appends an empty second one.
+  chunkSize: octets + (octets >> 8) + 128,
+});
+
+/** Compresses off the main thread, into exactly one frame. */
+export function writeZstdFrame(content: Uint8Array): Promise<Uint8Array> {
+  return compress(content, zstdFrameOptions(content.length));
 }

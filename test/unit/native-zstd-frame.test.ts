@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { constants, zstdCompressSync } from 'node:zlib';
+import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { WireError } from '../../src/wire/wire-error.ts';
-import { readZstdFrame } from '../../src/wire/zstd-frame.ts';
+import { readZstdFrame, splitZstdFrames, writeZstdFrame } from '../../src/wire/zstd-frame.ts';
 
 /** The frames come from the Zstandard library: empty, one block, several, incompressible, constant, with and without checksum, every level's layout. */
 const CONTENTS = [
@@ -52,6 +52,37 @@ describe('a Zstandard frame', () => {
       }),
       { numRuns: 2000 },
     );
+  });
+
+  it('is one also where its end is that of a chunk of zlib', async () => {
+    // Incompressible, so that each octet more makes the frame one longer: one of these ends at 16 KiB.
+    const content = randomBytes(16_400);
+    const lengths: number[] = [];
+    for (let octets = 16_340; octets < 16_400; octets++) {
+      const plain = content.subarray(0, octets);
+      const bytes = await writeZstdFrame(plain);
+      expect(readZstdFrame(bytes)).toEqual({ length: bytes.length, checksum: true });
+      expect(zstdDecompressSync(bytes).equals(plain)).toBe(true);
+      lengths.push(bytes.length);
+    }
+    expect(lengths).toContain(16_384);
+  });
+
+  it('may have others behind it, and nothing else', () => {
+    const each = FRAMES.map(({ bytes }) => bytes);
+    const split = splitZstdFrames(Buffer.concat(each));
+    expect(Array.isArray(split) && split.length === each.length).toBe(true);
+    expect(each.every((bytes, i) => bytes.equals((split as Uint8Array[])[i] as Uint8Array))).toBe(true);
+    const frame = Buffer.from(each[0] as Uint8Array);
+    expect(splitZstdFrames(Buffer.concat([frame, frame.subarray(0, -1)]))).toMatchObject({
+      code: 'truncated',
+      offset: frame.length,
+    });
+    expect(splitZstdFrames(Buffer.concat([frame, Buffer.from('hello world')]))).toMatchObject({
+      code: 'value',
+      message: expect.stringContaining('11 octets behind a Zstandard frame: not a Zstandard frame'),
+    });
+    expect(splitZstdFrames(new Uint8Array(0))).toMatchObject({ code: 'truncated' });
   });
 
   it('is told from something else', () => {

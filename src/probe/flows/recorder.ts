@@ -1,16 +1,12 @@
-import { promisify } from 'node:util';
-import { constants, zstdCompress } from 'node:zlib';
 import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION } from '../../model/flow.ts';
 import { createBlockWriter } from '../../wire/native/block-writer.ts';
+import { writeZstdFrame } from '../../wire/zstd-frame.ts';
 import type { IdentityHistory } from '../identity/history.ts';
 import { hourOf, type Ledger } from '../ledger.ts';
 import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
 
-const compress = promisify(zstdCompress);
 /** A clock that NTP slews drifts by less than that between two looks. */
 const CLOCK_STEP_US = 1_000_000;
-/** Without its checksum a damaged frame may pass for whole, and its rows for others. */
-const FRAME = { params: { [constants.ZSTD_c_checksumFlag]: 1 } };
 
 export interface RecorderConfig extends JoinConfig {
   /** Rows after which a block is closed. */
@@ -85,7 +81,7 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     delivery = delivery.then(async () => {
       // Observed only now that it is decided: rows that die with the agent before anybody took them were never told of.
       try {
-        const value = await compress(block, FRAME);
+        const value = await writeZstdFrame(block);
         await deps.deliver({ rows, value, headers });
         deps.ledger?.observe(hour, next - rows, next);
         counts.blocks++;
