@@ -33,28 +33,32 @@ export async function insertRange(
 ): Promise<'done' | 'refused'> {
   const { partition, from, to } = range;
   const messages: BusMessage[] = [];
+  const faulty: [BusMessage, string][] = [];
   for (const message of range.messages) {
     const fault = sink.check(message) ?? (suspicious ? sink.examine(message) : null);
-    if (fault !== null) await bury(deps, sink, message, fault);
+    if (fault !== null) faulty.push([message, fault]);
     // A block without rows is an error to the engine where its columns are not exactly the table's.
     else if (sink.rows(message) !== 0) messages.push(message);
   }
   const [first] = messages;
-  if (first === undefined) return 'done';
-  try {
-    const token = `${sink.topic}:${partition}:${from}-${to}`;
-    const body = sink.body(messages);
-    const rows = await deps.store.insertNative(sink.table, body, { token, compression: sink.compression });
-    deps.counts.inserts++;
-    deps.counts.messages += messages.length;
-    deps.counts.rows += rows;
-    if (rows !== (promised(sink, messages) ?? rows)) deps.counts.rowsDisputed++;
-  } catch (error) {
-    if (!(error instanceof SondeError) || error.code !== 'STORE_DATA_REFUSED') throw error;
-    // Alone in its range, so that what is buried and what is committed are the same.
-    if (range.messages.length > 1) return 'refused';
-    await bury(deps, sink, first, String(error.details.why));
+  if (first !== undefined) {
+    try {
+      const token = `${sink.topic}:${partition}:${from}-${to}`;
+      const body = sink.body(messages);
+      const rows = await deps.store.insertNative(sink.table, body, { token, compression: sink.compression });
+      deps.counts.inserts++;
+      deps.counts.messages += messages.length;
+      deps.counts.rows += rows;
+      if (rows !== (promised(sink, messages) ?? rows)) deps.counts.rowsDisputed++;
+    } catch (error) {
+      if (!(error instanceof SondeError) || error.code !== 'STORE_DATA_REFUSED') throw error;
+      // Alone in its range, so that what is buried and what is committed are the same.
+      if (range.messages.length > 1) return 'refused';
+      faulty.push([first, String(error.details.why)]);
+    }
   }
+  // Now that the range stays as it is: its parts would bury them again.
+  for (const [message, fault] of faulty) await bury(deps, sink, message, fault);
   return 'done';
 }
 

@@ -1,12 +1,14 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { zstdCompressSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createCollector, DEFAULT_COLLECTOR_CONFIG } from '../../src/collector/collector.ts';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
 import type { Store } from '../../src/collector/store/store.ts';
 import { insertTrace, type TraceFilter, tracesQuery } from '../../src/collector/store/traces.ts';
 import type { FinishedTrace } from '../../src/model/trace.ts';
+import { createBlockWriter } from '../../src/wire/native/block-writer.ts';
 import { createFileBus } from '../support/file-bus.ts';
 import { flowFrame, flowRow } from '../support/flow-rows.ts';
 
@@ -101,6 +103,49 @@ describe('the collector', () => {
     ]);
     expect(collector.counts).toMatchObject({ messages: 5, rows: 6, dead: 3, rowsDisputed: 0, failures: 0, replays: 0 });
     expect(failures).toEqual([]);
+  });
+
+  it('stores a message of two frames, and refuses one whose column is of the wrong type, while the rest goes on', async () => {
+    mkdirSync(join(folder, 'types'));
+    const bus = createFileBus(join(folder, 'types'));
+    // As of an agent with an idea of its own of what octets are.
+    const wrong = createBlockWriter([
+      { name: 'host', type: 'LowCardinality(String)' },
+      { name: 'tx_octets', type: 'String' },
+    ] as const);
+    wrong.appendRow({ host: 'types', tx_octets: 'many' });
+    const good = (n: number): Uint8Array =>
+      flowFrame([flowRow({ time: NOON, host: 'types', number: n, tx_octets: 10 ** n })]);
+    const message = (value: Uint8Array) => ({ key: 'types', value, headers: { rows: '1' } });
+    await bus.produce('sonde.flows', [
+      message(good(0)),
+      message(zstdCompressSync(wrong.finish())),
+      // What agents sent whose zlib ended a frame with its chunk.
+      message(Buffer.concat([good(1), zstdCompressSync(new Uint8Array(0))])),
+      message(Buffer.concat([good(2), Buffer.from('and more')])),
+      message(good(3)),
+    ]);
+    const collector = createCollector(DEFAULT_COLLECTOR_CONFIG, {
+      bus,
+      store,
+      onFailure: (error) => expect.fail(String(error)),
+    });
+    await collector.start();
+    await expect.poll(() => collector.counts.rows + collector.counts.dead, { timeout: 20_000 }).toBe(5);
+    await collector.stop();
+    expect(collector.counts).toMatchObject({ rows: 3, dead: 2, failures: 0 });
+    expect(
+      await store.query("SELECT count() AS rows, sum(tx_octets) AS octets FROM sonde.flows WHERE host = 'types'"),
+    ).toEqual([{ rows: 3, octets: 1011 }]);
+    const dead = readFileSync(join(folder, 'types', 'sonde.dead'), 'utf8')
+      .trim()
+      .split('\n');
+    expect(
+      Object.fromEntries(dead.map((line) => JSON.parse(line)).map(({ key, headers }) => [key, headers['dead-reason']])),
+    ).toEqual({
+      'sonde.flows:0:1': expect.stringMatching(/tx_octets|'many'/),
+      'sonde.flows:0:3': expect.stringContaining('8 octets behind a Zstandard frame'),
+    });
   });
 
   it('leaves finished traces to whoever has the verdict, once each', async () => {

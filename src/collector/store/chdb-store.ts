@@ -202,7 +202,10 @@ async function prepareDirectory(where: string, incoming: string): Promise<void> 
 async function writeBody(path: string, chunks: readonly Uint8Array[]): Promise<void> {
   const file = await open(path, 'wx', 0o600);
   try {
-    await file.writev(chunks);
+    const { bytesWritten } = await file.writev(chunks);
+    // It may stop short, as where the disk ends; the engine would take what there is for all, or for damaged. Writing the rest tells why.
+    if (bytesWritten < chunks.reduce((sum, { length }) => sum + length, 0))
+      await file.writeFile(Buffer.concat(chunks).subarray(bytesWritten));
   } finally {
     await file.close();
   }
