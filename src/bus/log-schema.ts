@@ -44,11 +44,12 @@ export interface LogTables {
 export const LOG_FORMAT = '1';
 
 /**
+ * All writes are transactions. Batches of an event turn would add nothing but a promise of their own that nobody can handle when the commit fails.
  * A write resolves when it is on the disk: with overlappingSync, LMDB would show it earlier, and a power cut could then give an offset to
  * another message than the one a consumer has seen there.
  */
 export function openLogTables(file: string): LogTables {
-  const root = open({ path: file, maxDbs: 16, overlappingSync: false });
+  const root = open({ path: file, maxDbs: 16, overlappingSync: false, eventTurnBatching: false });
   return {
     root,
     messages: root.openDB('messages', { encoding: 'binary' }),

@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto';
+import { statfs } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { SondeError } from '../model/errors.ts';
 import { WireError } from '../wire/wire-error.ts';
 import type { BusMessage, OutgoingMessage, Placement, ProducerSequence } from './bus.ts';
@@ -82,7 +84,7 @@ export async function openLogStore(
     try {
       return await root.childTransaction(action);
     } catch (error) {
-      throw error instanceof SondeError ? error : writeError(file, what, error);
+      throw error instanceof SondeError ? error : await writeError(file, what, error);
     }
   }
 
@@ -218,10 +220,40 @@ export async function openLogStore(
   };
 }
 
-function writeError(where: string, what: string, cause: unknown): SondeError {
-  const deepest = (cause as { commitError?: unknown }).commitError ?? cause;
-  const why = (deepest as Error).message ?? String(deepest);
-  return /No space left|ENOSPC|MAP_FULL/.test(why)
-    ? new SondeError('BUS_DISK_FULL', { where }, { cause })
-    : new SondeError('BUS_FAILED', { where, what, why }, { cause });
+/** How long a failed commit may take to say why. */
+const REASON_MS = 1_000;
+/** LMDB reports a write that was cut short by the end of the disk as EIO. A commit is smaller than that, but for the largest. */
+const SCARCE_OCTETS = 16 * 1024 * 1024;
+
+async function writeError(file: string, what: string, cause: unknown): Promise<SondeError> {
+  const reason = await reasonOf(cause as Error);
+  const why = reason.message;
+  const isFull =
+    /No space left|ENOSPC|MAP_FULL/.test(why) || (/Input\/output error|EIO/.test(why) && (await isScarce(file)));
+  return isFull
+    ? new SondeError('BUS_DISK_FULL', { where: file }, { cause: reason })
+    : new SondeError('BUS_FAILED', { where: file, what, why }, { cause: reason });
+}
+
+/** A commit that fails has its reason in a promise of its own, which is rejected some time later. */
+async function reasonOf(error: Error & { commitError?: Promise<never> }): Promise<Error> {
+  const limit = new AbortController();
+  const timeout = sleep(REASON_MS, error, { signal: limit.signal, ref: false });
+  timeout.catch(() => {});
+  try {
+    return await Promise.race([error.commitError ?? error, timeout]);
+  } catch (reason) {
+    return reason instanceof Error ? reason : error;
+  } finally {
+    limit.abort();
+  }
+}
+
+async function isScarce(file: string): Promise<boolean> {
+  try {
+    const { bavail, bsize } = await statfs(file);
+    return bavail * bsize < SCARCE_OCTETS;
+  } catch {
+    return false;
+  }
 }

@@ -142,8 +142,10 @@ export async function openSpoolFiles(
       done: { offset: ENTRIES_AT, messages: 0, rows: 0 },
       sent: { ...NOTHING, end: ENTRIES_AT },
     };
+    // In one step: while it is among the segments without being the current one, an empty segment looks done, and would be removed.
     segments.push(segment);
-    return { segment, file };
+    current = { segment, file };
+    return current;
   }
 
   async function roll(): Promise<void> {
@@ -184,7 +186,6 @@ export async function openSpoolFiles(
       const octets = Buffer.concat(entries);
       for (;;) {
         const into = current ?? (await begin());
-        current = into;
         const { segment, file } = into;
         try {
           await writeAll(file, octets, segment.octets);
