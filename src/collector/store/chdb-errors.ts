@@ -1,31 +1,57 @@
 import { SondeError } from '../../model/errors.ts';
 
 /**
- * Error numbers of ClickHouse (src/Common/ErrorCodes.cpp) under which the store is at fault, not the data that it was given: trying again later
- * may help. Under any other number an insert that failed will fail for ever.
+ * Error numbers of ClickHouse (src/Common/ErrorCodes.cpp) that say that the data is at fault: what its NativeReader, its parser of type names and its casts
+ * throw. Under any other number the store is taken to be at fault, and the insert waits: a message that is buried for a quota, a lost Keeper or a bug is lost
+ * to whoever asks the store, one that waits is not; and before it waits for long, the collector reads it itself.
  */
-const STORE_AT_FAULT: ReadonlySet<number> = new Set([
-  60, // UNKNOWN_TABLE
-  74, // CANNOT_READ_FROM_FILE_DESCRIPTOR
-  75, // CANNOT_WRITE_TO_FILE_DESCRIPTOR
-  76, // CANNOT_OPEN_FILE
-  81, // UNKNOWN_DATABASE
-  107, // FILE_DOESNT_EXIST
-  159, // TIMEOUT_EXCEEDED
-  173, // CANNOT_ALLOCATE_MEMORY
-  202, // TOO_MANY_SIMULTANEOUS_QUERIES
-  210, // NETWORK_ERROR
-  218, // TABLE_IS_DROPPED
-  236, // ABORTED
-  241, // MEMORY_LIMIT_EXCEEDED
-  242, // TABLE_IS_READ_ONLY
-  243, // NOT_ENOUGH_SPACE
-  319, // UNKNOWN_STATUS_OF_INSERT
-  394, // QUERY_WAS_CANCELLED
-  425, // SYSTEM_ERROR
-  439, // CANNOT_SCHEDULE_TASK
-  999, // KEEPER_EXCEPTION
-  1000, // POCO_EXCEPTION
+const DATA_AT_FAULT: ReadonlySet<number> = new Set([
+  6, // CANNOT_PARSE_TEXT
+  9, // SIZES_OF_COLUMNS_DOESNT_MATCH
+  15, // DUPLICATE_COLUMN
+  19, // SIZE_OF_FIXED_STRING_DOESNT_MATCH
+  26, // CANNOT_PARSE_QUOTED_STRING
+  27, // CANNOT_PARSE_INPUT_ASSERTION_FAILED
+  32, // ATTEMPT_TO_READ_AFTER_EOF
+  33, // CANNOT_READ_ALL_DATA
+  36, // BAD_ARGUMENTS
+  38, // CANNOT_PARSE_DATE
+  41, // CANNOT_PARSE_DATETIME
+  42, // NUMBER_OF_ARGUMENTS_DOESNT_MATCH, of a type
+  43, // ILLEGAL_TYPE_OF_ARGUMENT
+  44, // ILLEGAL_COLUMN
+  48, // NOT_IMPLEMENTED: a cast
+  50, // UNKNOWN_TYPE
+  53, // TYPE_MISMATCH
+  62, // SYNTAX_ERROR, of a type
+  69, // ARGUMENT_OUT_OF_BOUND, of a type
+  70, // CANNOT_CONVERT_TYPE
+  72, // CANNOT_PARSE_NUMBER
+  117, // INCORRECT_DATA
+  122, // INCOMPATIBLE_COLUMNS
+  128, // TOO_LARGE_ARRAY_SIZE
+  130, // CANNOT_READ_ARRAY_FROM_TEXT
+  131, // TOO_LARGE_STRING_SIZE
+  190, // SIZES_OF_ARRAYS_DONT_MATCH
+  223, // UNEXPECTED_AST_STRUCTURE, of a type
+  321, // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+  349, // CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+  366, // SIZES_OF_NESTED_COLUMNS_ARE_INCONSISTENT
+  376, // CANNOT_PARSE_UUID
+  377, // ILLEGAL_SYNTAX_FOR_DATA_TYPE
+  378, // DATA_TYPE_CANNOT_HAVE_ARGUMENTS
+  386, // NO_COMMON_TYPE
+  407, // DECIMAL_OVERFLOW
+  441, // CANNOT_PARSE_DOMAIN_VALUE_FROM_STRING
+  455, // SUSPICIOUS_TYPE_FOR_LOW_CARDINALITY
+  467, // CANNOT_PARSE_BOOL
+  561, // ZSTD_DECODER_FAILED
+  632, // UNEXPECTED_DATA_AFTER_PARSED_VALUE
+  636, // CANNOT_EXTRACT_TABLE_STRUCTURE
+  675, // CANNOT_PARSE_IPV4
+  676, // CANNOT_PARSE_IPV6
+  691, // UNKNOWN_ELEMENT_OF_ENUM
+  728, // UNEXPECTED_DATA_TYPE
 ]);
 
 const TIMEOUT_EXCEEDED = 159;
@@ -64,10 +90,8 @@ export function insertError(error: unknown, where: string, table: string): Sonde
   const engine = engineError(error);
   const why = engine.message;
   if (isDiskFull(engine, error)) return new SondeError('STORE_DISK_FULL', { where }, { cause: error });
-  const dataAtFault =
-    engine.number !== undefined &&
-    !STORE_AT_FAULT.has(engine.number) &&
-    (engine.number !== TOO_MANY_PARTS || why.includes('Too many partitions'));
+  const { number = 0 } = engine;
+  const dataAtFault = DATA_AT_FAULT.has(number) || (number === TOO_MANY_PARTS && why.includes('Too many partitions'));
   return new SondeError(dataAtFault ? 'STORE_DATA_REFUSED' : 'STORE_FAILED', { where, table, why }, { cause: error });
 }
 
