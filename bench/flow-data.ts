@@ -2,9 +2,9 @@ import { zstdCompressSync } from 'node:zlib';
 import { FIRST_RULE } from '../src/model/datapath.ts';
 import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION, type FlowRow } from '../src/model/flow.ts';
 import { blankRow } from '../src/probe/flows/blank-row.ts';
+import { zstdFrameOptions } from '../src/probe/flows/compress.ts';
 import { connectionId } from '../src/probe/flows/connection-id.ts';
 import { createBlockWriter } from '../src/wire/native/block-writer.ts';
-import { zstdFrameOptions } from '../src/wire/zstd-frame.ts';
 import { createWorld, type Vm, type WorldSize } from './flow-world.ts';
 
 export interface FlowDataConfig extends WorldSize {

@@ -67,6 +67,7 @@ while (!isOver) {
   await sleep(EVERY_MS);
 }
 await look('true');
+if (collector.counts.dead > 0) BENCH_LOG.warn('messages could not be stored', `${collector.counts.dead}`);
 await busServer.stop();
 http.close();
 await collector.stop();

@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { writeZstdFrame } from '../../src/probe/flows/compress.ts';
 import { WireError } from '../../src/wire/wire-error.ts';
-import { readZstdFrame, splitZstdFrames, writeZstdFrame } from '../../src/wire/zstd-frame.ts';
+import { readZstdFrame, splitZstdFrames } from '../../src/wire/zstd-frame.ts';
 
 /** The frames come from the Zstandard library: empty, one block, several, incompressible, constant, with and without checksum, every level's layout. */
 const CONTENTS = [

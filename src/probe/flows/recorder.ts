@@ -1,8 +1,8 @@
 import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION } from '../../model/flow.ts';
 import { createBlockWriter } from '../../wire/native/block-writer.ts';
-import { writeZstdFrame } from '../../wire/zstd-frame.ts';
 import type { IdentityHistory } from '../identity/history.ts';
 import { hourOf, type Ledger } from '../ledger.ts';
+import { writeZstdFrame } from './compress.ts';
 import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
 
 /** A clock that NTP slews drifts by less than that between two looks. */
