@@ -1,6 +1,7 @@
 import kafkajs, { type Kafka, type logLevel as LogLevel } from 'kafkajs';
 import type { Logger } from 'pino';
 import { SondeError } from '../../model/errors.ts';
+import { mendAbortedTransactions } from './aborted-transactions.ts';
 import { mendRequestQueue } from './request-queue.ts';
 
 /** How to reach a Kafka cluster; certificates and keys are PEM text. */
@@ -30,6 +31,7 @@ const RETRIES = 3;
 export function createKafkaClient(connection: KafkaConnection, { log, onConnectionError }: KafkaClientDeps): Kafka {
   const { brokers, clientId, tls, sasl } = connection;
   mendRequestQueue();
+  mendAbortedTransactions();
   return new kafkajs.Kafka({
     brokers: [...brokers],
     clientId,
