@@ -237,15 +237,10 @@ async function writeError(file: string, what: string, cause: unknown): Promise<S
 
 /** A commit that fails has its reason in a promise of its own, which is rejected some time later. */
 async function reasonOf(error: Error & { commitError?: Promise<never> }): Promise<Error> {
-  const limit = new AbortController();
-  const timeout = sleep(REASON_MS, error, { signal: limit.signal, ref: false });
-  timeout.catch(() => {});
   try {
-    return await Promise.race([error.commitError ?? error, timeout]);
+    return await Promise.race([error.commitError ?? error, sleep(REASON_MS, error, { ref: false })]);
   } catch (reason) {
-    return reason instanceof Error ? reason : error;
-  } finally {
-    limit.abort();
+    return reason as Error;
   }
 }
 

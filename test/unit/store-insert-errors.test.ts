@@ -5,8 +5,8 @@ const codeOf = (number: number | undefined, message = 'DB::Exception: so it is')
   insertError(Object.assign(new Error(message), { clickhouseCode: number }), '/var/lib/sonde', 'flows').code;
 
 it('an insert that fails for a reason that may pass, or that nobody knows, is tried again', () => {
-  // ErrorCodes.cpp: QUOTA_EXCEEDED, NO_ZOOKEEPER, TABLE_IS_READ_ONLY, TOO_FEW_LIVE_REPLICAS, UNKNOWN_STATUS_OF_INSERT, READONLY, STD_EXCEPTION, LOGICAL_ERROR.
-  for (const number of [201, 225, 242, 285, 319, 164, 1001, 49, 77_777, undefined])
+  // ErrorCodes.cpp: QUOTA_EXCEEDED, NO_ZOOKEEPER, TABLE_IS_READ_ONLY, TOO_FEW_LIVE_REPLICAS, UNKNOWN_STATUS_OF_INSERT, READONLY, STD_EXCEPTION, LOGICAL_ERROR, BAD_ARGUMENTS.
+  for (const number of [201, 225, 242, 285, 319, 164, 1001, 49, 36, 77_777, undefined])
     expect(codeOf(number)).toBe('STORE_FAILED');
   expect(codeOf(252, 'Too many parts (3000)')).toBe('STORE_FAILED');
   expect(codeOf(243)).toBe('STORE_DISK_FULL');

@@ -30,7 +30,7 @@ const isAbortMarker = ({ isControlRecord, key }: FetchedMessage): boolean =>
  * of the list for each message; they are listed as they ended. So where transactions overlap it shows aborted messages, which come a second time when
  * they are tried again, and keeps back committed ones behind them.
  */
-export function markAborted(data: PartitionData): void {
+function markAborted(data: PartitionData): void {
   const waiting = [...(data.abortedTransactions ?? [])].sort((a, b) => Number(a.firstOffset) - Number(b.firstOffset));
   const aborted = new Set<string>();
   for (const message of waiting.length === 0 ? [] : data.messages) {
