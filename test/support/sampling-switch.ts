@@ -78,24 +78,15 @@ export function createSamplingSwitch({ vms, collector, exporter }: SamplingSwitc
       this.addExporter();
       const sample = (domain: number, point: number): string =>
         `sample(probability=65535,collector_set_id=1,obs_domain_id=${domain},obs_point_id=${point})`;
-      for (const vm of numbers) {
-        run('ovs-ofctl', 'add-flow', BRIDGE, `table=0,priority=10,in_port=${vm},actions=${sample(1, vm)},resubmit(,1)`);
-        run(
-          'ovs-ofctl',
-          'add-flow',
-          BRIDGE,
-          `table=1,priority=10,dl_dst=${this.mac(vm)},actions=${sample(2, vm)},output:${vm}`,
-        );
-      }
-      const flood = numbers.map((vm) => `${sample(2, vm)},output:${vm}`).join(',');
-      run(
-        'ovs-ofctl',
-        'add-flow',
-        BRIDGE,
-        `table=1,priority=1,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=${flood}`,
-      );
-      // Last, so that not one packet goes uncounted.
+      const addFlow = (flow: string): string => run('ovs-ofctl', 'add-flow', BRIDGE, flow);
+      for (const vm of numbers) addFlow(`table=0,priority=10,in_port=${vm},actions=${sample(1, vm)},resubmit(,1)`);
+      // Now that all that a guest sends is counted.
       for (const vm of numbers) run('ip', '-n', namespace(vm), 'link', 'set', 'eth0', 'up');
+      // Now that every guest counts what it gets: a guest that is up announces itself to others that are not.
+      for (const vm of numbers)
+        addFlow(`table=1,priority=10,dl_dst=${this.mac(vm)},actions=${sample(2, vm)},output:${vm}`);
+      const flood = numbers.map((vm) => `${sample(2, vm)},output:${vm}`).join(',');
+      addFlow(`table=1,priority=1,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=${flood}`);
     },
     addExporter(): void {
       const columns = Object.entries(exporter).map(([name, value]) => `${name}=${value}`);
