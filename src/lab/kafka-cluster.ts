@@ -51,7 +51,7 @@ export async function createKafkaCluster(config: KafkaClusterConfig) {
   const take = (): number[] => free.splice(0, count);
   const ports = config.ports ?? take();
   const [controllers, saslPorts, tlsPorts, mutualTlsPorts, saslTlsPorts] = [take(), take(), take(), take(), take()];
-  const clusterId = randomBytes(16).toString('base64url');
+  const clusterId = newClusterId();
   const java = (main: string, ...args: string[]): string[] => [...JAVA, '-cp', `${jars}/*`, main, ...args];
   const brokers: KafkaBroker[] = [];
   for (let i = 0; i < count; i++) brokers.push(await createBroker(i));
@@ -175,6 +175,13 @@ export async function createKafkaCluster(config: KafkaClusterConfig) {
 }
 
 export type KafkaCluster = Awaited<ReturnType<typeof createKafkaCluster>>;
+
+/** 16 octets as base64url. It must not begin with `-`, as one in 64 would: Kafka's tool takes that for an option. */
+function newClusterId(): string {
+  const octets = randomBytes(16);
+  octets[0] = (octets[0] as number) & 0x7f;
+  return octets.toString('base64url');
+}
 
 function spawnLogged(argv: readonly string[], log: string): ChildProcess {
   const file = openSync(log, 'a');
