@@ -13,7 +13,7 @@ export const DEFAULT_COLLECTOR_CONFIG: CollectorConfig = {
   group: 'sonde-collector',
   lingerMs: 500,
   longestLingerMs: 1000,
-  maxRows: 200_000,
+  maxRows: 400_000,
   maxOctets: 32 * 1024 * 1024,
   retryMs: 250,
   longestRetryMs: 30_000,

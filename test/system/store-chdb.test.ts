@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createChdbStore } from '../../src/collector/store/chdb-store.ts';
 import { MIGRATIONS } from '../../src/collector/store/migrations.ts';
 import { flowsQuery } from '../../src/collector/store/queries.ts';
+import { TABLE_SETTINGS } from '../../src/collector/store/schema.ts';
 import type { Query, Store } from '../../src/collector/store/store.ts';
 import { topTalkers, totals } from '../../src/collector/store/top-talkers.ts';
 import { FLOW_COLUMNS, type FlowRow } from '../../src/model/flow.ts';
@@ -319,6 +320,29 @@ describe('a store', () => {
     store = at(directory, 0);
     await store.start();
     expect(await ttl()).toBe('');
+  });
+
+  it('made by an older program gains the settings and the views of this one', async () => {
+    await store.stop();
+    await withEngine(
+      directory,
+      'ALTER TABLE sonde.flows MODIFY SETTING merge_selector_base = 5, min_parts_to_merge_at_once = 0',
+    );
+    await withEngine(
+      directory,
+      'ALTER TABLE sonde.flows_1h_view MODIFY QUERY SELECT toStartOfHour(time) AS time, vm, sum(rows) AS rows FROM sonde.flows_1m GROUP BY time, vm',
+    );
+    store = at(directory, 20_001);
+    await store.start();
+    const [flows] = await store.query<{ sql: string }>(
+      "SELECT engine_full AS sql FROM system.tables WHERE database = 'sonde' AND name = 'flows'",
+    );
+    for (const [name, value] of Object.entries(TABLE_SETTINGS)) expect(flows?.sql).toContain(`${name} = ${value}`);
+    const [view] = await store.query<{ sql: string }>(
+      "SELECT as_select AS sql FROM system.tables WHERE database = 'sonde' AND name = 'flows_1h_view'",
+    );
+    expect(view?.sql).toMatch(/peer_application.*connections/s);
+    expect(view?.sql).not.toContain('GROUP BY');
   });
 
   it('of a newer program is left alone', async () => {

@@ -14,8 +14,11 @@ import {
   type Placement,
   qualified,
   type StoredTable,
+  settingsList,
+  TABLE_SETTINGS,
   TABLES,
   ttlExpression,
+  viewQuery,
 } from './schema.ts';
 
 /** What a migration may do with the engine. */
@@ -106,10 +109,19 @@ export async function migrate(
   for (const table of Object.values(TABLES)) {
     for (const statement of createTable(table, placement)) await engine.execute(statement);
     await addColumns(engine, table, placement);
+    if (found > 0)
+      await engine.execute(
+        `ALTER TABLE ${qualified(localName(table.name, placement))}${onCluster(placement)} MODIFY SETTING ${settingsList(TABLE_SETTINGS)}`,
+      );
     await setRetention(engine, table, retention[table.name] ?? 0, placement);
   }
   for (const view of VIEWS) await engine.execute(createView(view, placement));
-  // It holds no rows, so the newest program's way of asking replaces what was there.
+  // Views hold no rows, so the newest program's way of asking replaces what was there. Not by making them anew: rows inserted in between would be in no sum.
+  if (found > 0)
+    for (const view of VIEWS)
+      await engine.execute(
+        `ALTER TABLE ${qualified(view.name)}${onCluster(placement)} MODIFY QUERY ${viewQuery(view, placement)}`,
+      );
   await engine.execute(
     `CREATE OR REPLACE VIEW ${qualified(CONNECTIONS_VIEW.name)}${onCluster(placement)} AS ${CONNECTIONS_VIEW.select}`,
   );

@@ -149,12 +149,11 @@ export const VIEWS: readonly StoredView[] = [
     groupBy: ['time', ...DIMENSIONS],
   },
   {
-    // From the minutes: they are far fewer than the rows.
+    // From the minutes: they are fewer than the rows. One insert seldom has two minutes of the same sum, so adding up is left to the merges: a tenth of the insert less.
     name: 'flows_1h_view',
     source: 'flows_1m',
     target: 'flows_1h',
-    select: `SELECT toStartOfHour(flows_1m.time) AS time, ${DIMENSIONS.join(', ')}, ${SUMS.map((sum) => `sum(flows_1m.${sum}) AS ${sum}`).join(', ')}, uniqCombinedMergeState(${PRECISION})(flows_1m.connections) AS connections`,
-    groupBy: ['time', ...DIMENSIONS],
+    select: `SELECT toStartOfHour(flows_1m.time) AS time, ${[...DIMENSIONS, ...SUMS, 'connections'].join(', ')}`,
   },
   {
     name: 'stored_1h_view',

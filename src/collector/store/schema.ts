@@ -35,7 +35,8 @@ export interface StoredView {
   readonly select: string;
   /** What stands between them. */
   readonly join?: string;
-  readonly groupBy: readonly string[];
+  /** None: row by row. */
+  readonly groupBy?: readonly string[];
 }
 
 /** Where the tables are: in one engine, or on all servers of a cluster, by its name in the servers' configuration. */
@@ -102,12 +103,27 @@ export const TABLES: Readonly<Record<string, StoredTable>> = { ...BASE_TABLES, .
 
 /**
  * Settings of every table. The deduplication window holds the tokens of the last inserts, of which only those that were under way in a crash are tried again; a part is on
- * the disk before its insert is confirmed, since the bus forgets what was; parts expire as a whole, a day at a time. Merges cost more than inserts: with twice the usual base (5) rows are merged a third less
- * often, and a question meets a few parts more.
+ * the disk before its insert is confirmed, since the bus forgets what was; parts expire as a whole, a day at a time.
+ *
+ * Of what a row costs the engine, merges are the larger half, so these are about them, each measured until nothing was left to merge (bench/cases/collector.ts):
+ * - What one insert brings is a part of one file: with a file or two for each of sixty columns, a tenth of an insert's time went to making and syncing files.
+ * - Merges of all columns at once. One column after the other is the engine's default for wide tables, but copies dictionaries of LowCardinality columns for every
+ *   short run of rows from one part, and rows of one connection come from all parts: 8 us a row instead of 4. Larger blocks make these dictionaries less often.
+ * - Twenty parts at a time, so that a row is merged a third less often than with ten, and never with a few parts only. A question meets up to twenty parts of each size.
  */
-const SETTINGS = 'fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1, merge_selector_base = 10';
+export const TABLE_SETTINGS: Readonly<Record<string, number>> = {
+  fsync_after_insert: 1,
+  fsync_part_directory: 1,
+  ttl_only_drop_parts: 1,
+  min_bytes_for_wide_part: 256 * 1024 * 1024,
+  enable_vertical_merge_algorithm: 0,
+  merge_max_block_size: 65_536,
+  merge_max_block_size_bytes: 100 * 1024 * 1024,
+  merge_selector_base: 20,
+  min_parts_to_merge_at_once: 20,
+};
 /** Replicated tables have their window by default. */
-const WINDOW = 'non_replicated_deduplication_window = 1000';
+const WINDOW = { non_replicated_deduplication_window: 1000 };
 
 export const identifier = (name: string): string => `\`${name.replace(/[`\\]/g, '\\$&')}\``;
 
@@ -129,6 +145,11 @@ export function columnDefinition({ name, type, codec }: StoredColumn): string {
 
 const expression = (text: string): string => (/^\w+$/.test(text) ? identifier(text) : text);
 
+export const settingsList = (settings: Readonly<Record<string, number>>): string =>
+  Object.entries(settings)
+    .map(([name, value]) => `${name} = ${value}`)
+    .join(', ');
+
 /** Statements that make a table where it is missing. */
 export function createTable(table: StoredTable, placement: Placement = {}): string[] {
   const { name, engine = 'MergeTree', columns, time, partition = 'day', orderBy, primaryKey, projections = [] } = table;
@@ -139,7 +160,7 @@ export function createTable(table: StoredTable, placement: Placement = {}): stri
     cluster === undefined ? `${engine}` : `Replicated${engine}('/clickhouse/tables/{uuid}/{shard}', '{replica}')`;
   const local = `CREATE TABLE IF NOT EXISTS ${qualified(localName(name, placement))}${onCluster(placement)} (${parts.join(', ')})
 ENGINE = ${family} PARTITION BY ${partition === 'day' ? 'toDate' : 'toYYYYMM'}(${identifier(time)}) ORDER BY (${orderBy.map(expression).join(', ')})
-${primaryKey === undefined ? '' : `PRIMARY KEY (${primaryKey.map(expression).join(', ')}) `}SETTINGS ${cluster === undefined ? `${WINDOW}, ` : ''}${SETTINGS}`;
+${primaryKey === undefined ? '' : `PRIMARY KEY (${primaryKey.map(expression).join(', ')}) `}SETTINGS ${settingsList(cluster === undefined ? { ...WINDOW, ...TABLE_SETTINGS } : TABLE_SETTINGS)}`;
   if (cluster === undefined) return [local];
   return [
     local,
@@ -157,12 +178,15 @@ function shardingKey(columns: readonly StoredColumn[]): string {
   return `cityHash64(${identifier(columns.find(({ type }) => type.includes('String'))?.name ?? (columns[0] as StoredColumn).name)})`;
 }
 
-export function createView(
-  { name, source, target, select, join = '', groupBy }: StoredView,
-  placement: Placement = {},
-): string {
-  return `CREATE MATERIALIZED VIEW IF NOT EXISTS ${qualified(name)}${onCluster(placement)} TO ${qualified(localName(target, placement))} AS
-${select} FROM ${qualified(localName(source, placement))} AS ${identifier(source)} ${join} GROUP BY ${groupBy.map(identifier).join(', ')}`;
+/** What a view selects. */
+export function viewQuery({ source, select, join = '', groupBy = [] }: StoredView, placement: Placement = {}): string {
+  const group = groupBy.length === 0 ? '' : `GROUP BY ${groupBy.map(identifier).join(', ')}`;
+  return `${select} FROM ${qualified(localName(source, placement))} AS ${identifier(source)} ${join} ${group}`;
+}
+
+export function createView(view: StoredView, placement: Placement = {}): string {
+  return `CREATE MATERIALIZED VIEW IF NOT EXISTS ${qualified(view.name)}${onCluster(placement)} TO ${qualified(localName(view.target, placement))} AS
+${viewQuery(view, placement)}`;
 }
 
 /** The TTL as the engine prints it back, so that one can tell whether it changed. */
