@@ -27,6 +27,10 @@ export interface CollectorCost {
   /** Of these, what the engine's background merges took. */
   readonly mergeMicros: number;
   readonly wallMs: number;
+  /** CPU time once nothing is left to merge. */
+  readonly settledMicros: number;
+  /** How often a flow row was merged by then, in the mean. */
+  readonly passes: number;
 }
 
 /** CPU time of the engine's merging threads, microseconds (proc(5): utime and stime in ticks of 10 ms). */
@@ -48,10 +52,28 @@ const {
   rows,
   messageRows,
 } = JSON.parse(process.argv[2] as string) as CollectorOrders;
-const store: Pick<Store, 'start' | 'stop' | 'insertNative'> =
+const store: Pick<Store, 'start' | 'stop' | 'insertNative' | 'query'> =
   directory === null
-    ? { async start() {}, async stop() {}, insertNative: async (_, chunks) => chunks.length * messageRows }
+    ? {
+        async start() {},
+        async stop() {},
+        insertNative: async (_, chunks) => chunks.length * messageRows,
+        query: async () => [],
+      }
     : createBenchStore(directory);
+
+/** Returns when no merge has been under way for a while; how often rows of flows were merged. */
+async function settle(): Promise<number> {
+  for (let quiet = 0; quiet < 10; quiet++) {
+    const [under] = await store.query<{ merges: number }>('SELECT count() AS merges FROM system.merges');
+    if (Number(under?.merges ?? 0) > 0) quiet = 0;
+    await sleep(directory === null ? 0 : 300);
+  }
+  const [parts] = await store.query<{ passes: number }>(
+    "SELECT sum(rows * level) / sum(rows) AS passes FROM system.parts WHERE database = 'sonde' AND table = 'flows' AND active",
+  );
+  return Number(parts?.passes ?? 0);
+}
 const bus = createBenchBus(place);
 const collector = createCollector(
   { ...DEFAULT_COLLECTOR_CONFIG, group },
@@ -67,14 +89,19 @@ const before = process.cpuUsage();
 const from = performance.now();
 await collector.start();
 while (collector.counts.rows < rows) await sleep(5);
-const { user, system } = process.cpuUsage(before);
-const cost: CollectorCost = {
+const usedMicros = (): number => {
+  const { user, system } = process.cpuUsage(before);
+  return user + system;
+};
+const taken = {
   rows: collector.counts.rows,
   inserts: collector.counts.inserts,
-  cpuMicros: user + system,
+  cpuMicros: usedMicros(),
   mergeMicros: mergeMicros(),
   wallMs: performance.now() - from,
 };
+const passes = await settle();
+const cost: CollectorCost = { ...taken, settledMicros: usedMicros(), passes };
 process.stdout.write(`${JSON.stringify(cost)}\n`);
 await collector.stop();
 await bus.stop();

@@ -12,15 +12,13 @@ import { type FlowMessage, flowMessages, USUAL_DATA } from '../flow-data.ts';
 import { result } from '../statistics.ts';
 
 const PROCESS = join(import.meta.dirname, '..', 'collector-process.ts');
-/** Enough that the engine begins to merge what was inserted. */
-const MADE_ROWS = 3_000_000;
-/** How often the same rows are put on the bus. */
-const TIMES = 1;
+/** Thirty inserts, so that most of them are merged while the others come. */
+const MADE_ROWS = 12_000_000;
 const RUNS = 3;
 const BATCH = 50;
 const run = promisify(execFile);
 
-/** What a collector costs a row, from the bus into the store: its process alone, on rows that wait on the bus. About five minutes. */
+/** What a collector costs a row, from the bus into the store: its process alone, on rows that wait on the bus. About twelve minutes. */
 export const collector: BenchCase = {
   name: 'collector',
   async run() {
@@ -58,15 +56,14 @@ async function measure(
 ): Promise<Result[]> {
   let rows = 0;
   await withBus(bus, async (producer) => {
-    for (let time = 0; time < TIMES; time++)
-      for (let at = 0; at < messages.length; at += BATCH) {
-        const batch = messages.slice(at, at + BATCH);
-        await producer.produce(
-          'sonde.flows',
-          batch.map(({ host, value, headers }) => ({ key: host, value, headers })),
-        );
-        rows += batch.reduce((sum, one) => sum + one.rows, 0);
-      }
+    for (let at = 0; at < messages.length; at += BATCH) {
+      const batch = messages.slice(at, at + BATCH);
+      await producer.produce(
+        'sonde.flows',
+        batch.map(({ host, value, headers }) => ({ key: host, value, headers })),
+      );
+      rows += batch.reduce((sum, one) => sum + one.rows, 0);
+    }
   });
   const messageRows = messages[0]?.rows ?? 0;
   const whole: CollectorCost[] = [];
@@ -85,6 +82,16 @@ async function measure(
       `collector, ${name}: background merges, of that`,
       'us/row',
       whole.map((one) => one.mergeMicros / one.rows),
+    ),
+    result(
+      `collector, ${name}: with its store, until nothing is left to merge`,
+      'rows/s a core',
+      whole.map(({ rows, settledMicros }) => rows / (settledMicros / 1e6)),
+    ),
+    result(
+      `collector, ${name}: how often a flow row was merged by then`,
+      'times',
+      whole.map(({ passes }) => passes),
     ),
     result(
       `collector, ${name}: with its store, by the clock`,
@@ -106,7 +113,7 @@ async function measure(
 }
 
 async function collect(orders: CollectorOrders): Promise<CollectorCost> {
-  const { stdout, stderr } = await run(process.execPath, [PROCESS, JSON.stringify(orders)], { timeout: 120_000 });
+  const { stdout, stderr } = await run(process.execPath, [PROCESS, JSON.stringify(orders)], { timeout: 300_000 });
   if (stderr !== '') process.stderr.write(stderr);
   return JSON.parse(stdout) as CollectorCost;
 }

@@ -29,14 +29,13 @@ async function measure(directory: string, kind: string, rowsPerSecond: number): 
       "SELECT name FROM system.tables WHERE database = 'sonde' AND engine LIKE '%MergeTree' AND total_rows > 0",
     );
     for (const { name } of tables) await engine.execute(`OPTIMIZE TABLE sonde.${name} FINAL`);
-    // A part's size has its projections in it.
+    // A part's size has its indices in it.
     const sizes = await engine.rows<{ table: string; octets: string }>(
       `SELECT table, sum(bytes_on_disk) AS octets FROM system.parts WHERE database = 'sonde' AND active
        GROUP BY table ORDER BY octets DESC`,
     );
-    const projections = await engine.rows<{ name: string; octets: string }>(
-      `SELECT name, sum(bytes_on_disk) AS octets FROM system.projection_parts
-       WHERE database = 'sonde' AND table = 'flows' AND active GROUP BY name`,
+    const indices = await engine.rows<{ name: string; octets: string }>(
+      "SELECT name, data_compressed_bytes AS octets FROM system.data_skipping_indices WHERE database = 'sonde' AND table = 'flows'",
     );
     const columns = await engine.rows<{ column: string; octets: string }>(
       `SELECT column, sum(column_data_compressed_bytes) AS octets FROM system.parts_columns
@@ -44,7 +43,7 @@ async function measure(directory: string, kind: string, rowsPerSecond: number): 
     );
     const each = (octets: string): number => Number(octets) / rows;
     process.stderr.write(
-      `flows at ${kind}, octets a row by column: ${[...columns, ...projections.map(({ name, octets }) => ({ column: `projection ${name}`, octets }))].map((one) => `${one.column} ${each(one.octets).toFixed(2)}`).join(', ')}\n`,
+      `flows at ${kind}, octets a row by column: ${[...columns, ...indices.map(({ name, octets }) => ({ column: `index ${name}`, octets }))].map((one) => `${one.column} ${each(one.octets).toFixed(2)}`).join(', ')}\n`,
     );
     return sizes.map(({ table, octets }) =>
       result(

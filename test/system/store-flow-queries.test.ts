@@ -110,7 +110,7 @@ const opened = (row: FlowRow): '' | 'peer_' => (row.side === 'server' ? '' : 'pe
 /** Of a statement: granules that are read of all that there are. */
 async function granulesOf({ sql, params }: Query): Promise<{ read: number; all: number; plan: string }> {
   const [plan] = await store.query<{ text: string }>(
-    `SELECT arrayStringConcat(groupArray(explain), '\n') AS text FROM (EXPLAIN indexes = 1, projections = 1 ${sql} SETTINGS min_table_rows_to_use_projection_index = 0)`,
+    `SELECT arrayStringConcat(groupArray(explain), '\n') AS text FROM (EXPLAIN indexes = 1, projections = 1 ${sql})`,
     params,
   );
   const text = plan?.text ?? '';

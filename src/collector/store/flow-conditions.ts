@@ -36,7 +36,7 @@ const isVm = (side: Side, who: Who): string => `{${who}:String} IN (${side}vm, $
 const known = (who: Who): string => `FROM ${qualified('identities')} WHERE {${who}:String} IN (endpoint, vm, vm_uuid)`;
 
 /**
- * What the primary key (own side) and the projection by_peer can use: names of VMs. Agents report every identity that a row has on its own side, a VM that takes
+ * What the primary key (own side) and the index by_peer can use: names of VMs. Agents report every identity that a row has on its own side, a VM that takes
  * another name within 15 s; where `identities` does not know the word, or reaches back less far than the rows, nothing is skipped.
  */
 function ownNames(who: Who, since: number | undefined): string {
