@@ -88,11 +88,11 @@ export const BASE_TABLES = {
     name: 'flows',
     columns: FLOW_COLUMNS.map(({ name, type, codec }) => ({ name, type: inUtc(type), codec })),
     time: 'time',
-    // Nearly every question is about one VM and a span of time. Rows of one connection together would take a tenth less space, but then every merge
-    // interleaves single rows of all its parts, for twice the time; like this it copies what a VM had in each of them.
+    // Nearly every question is about one VM and a span of time. With rows of one connection together they took an eighth less space, but every merge had
+    // to interleave single rows of all its parts, which took twice the time at best; like this it copies what a VM has in each of them.
     orderBy: ['vm', 'time'],
-    // The same question from the other end: a VM has few peers within the 8,192 rows of a granule, so most granules are skipped. A second order of positions
-    // (a projection) takes four octets a row, a third of the time of an insert's sort, and finds the same granules more slowly.
+    // The same question from the other end: a VM has few peers within the 8,192 rows of a granule, so most granules are skipped. It takes 0.1 octets a row;
+    // a second order of positions (a projection) took five, had to be made again in each merge, and answered more slowly.
     indices: ['by_peer peer_vm TYPE bloom_filter(0.01) GRANULARITY 1'],
   },
   events: { name: 'events', columns: EVENT_COLUMNS, time: 'time', orderBy: ['host', 'time'] },
@@ -106,10 +106,10 @@ export const TABLES: Readonly<Record<string, StoredTable>> = { ...BASE_TABLES, .
  * Settings of every table. The deduplication window holds the tokens of the last inserts, of which only those that were under way in a crash are tried again; a part is on
  * the disk before its insert is confirmed, since the bus forgets what was; parts expire as a whole, a day at a time.
  *
- * Of what a row costs the engine, merges are the larger half, so these are about them, each measured until nothing was left to merge (bench/cases/collector.ts):
+ * Of what a row costs the engine, merges are the larger half, so these are about them, each measured until nothing was left to merge:
  * - What one insert brings is a part of one file: with a file or two for each of sixty columns, a tenth of an insert's time went to making and syncing files.
- * - Larger blocks in merges, which make dictionaries of LowCardinality columns less often.
- * - Twenty parts at a time, so that a row is merged a third less often than with ten, and never with a few parts only. A question meets up to twenty parts of each size.
+ * - Merges in larger blocks, so that dictionaries of LowCardinality columns are made less often.
+ * - Twenty parts at a time, so that a row is merged a quarter less often than with ten, and never with a few parts only. A question meets up to twenty parts of each size.
  */
 export const TABLE_SETTINGS: Readonly<Record<string, number>> = {
   fsync_after_insert: 1,
@@ -121,6 +121,7 @@ export const TABLE_SETTINGS: Readonly<Record<string, number>> = {
   merge_selector_base: 20,
   min_parts_to_merge_at_once: 20,
 };
+
 /** Replicated tables have their window by default. */
 const WINDOW = { non_replicated_deduplication_window: 1000 };
 
