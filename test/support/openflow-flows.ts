@@ -461,6 +461,14 @@ const actionsFor = (match: Match): fc.Arbitrary<readonly Action[]> => {
   );
 };
 
+/** Open vSwitch keeps two tags of a packet, and refuses a flow that pushes a third (ofpacts_check in ovs/lib/ofp-actions.c). */
+const MOST_TAGS = 2;
+const tagsPushed = (actions: readonly Action[]): number =>
+  actions.reduce(
+    (sum, action) => sum + (action.type === 'push_vlan' ? 1 : action.type === 'clone' ? tagsPushed(action.actions) : 0),
+    0,
+  );
+
 /** Flows that Open vSwitch takes; `tun_metadata0` has to be mapped with 8 octets. */
 export const anyFlow: fc.Arbitrary<Flow> = anyMatch
   .chain(
@@ -471,7 +479,7 @@ export const anyFlow: fc.Arbitrary<Flow> = anyMatch
           priority: fc.integer({ min: 0, max: 0xffff }),
           cookie: bigBits(64).filter((cookie) => cookie !== (1n << 64n) - 1n),
           match: fc.constant(match),
-          actions: actionsFor(match),
+          actions: actionsFor(match).filter((actions) => tagsPushed(actions) <= MOST_TAGS),
           idleTimeout: u16,
           hardTimeout: u16,
           importance: u16,
