@@ -18,7 +18,7 @@ const RUNS = 3;
 const BATCH = 50;
 const run = promisify(execFile);
 
-/** What a collector costs a row, from the bus into the store: its process alone, on rows that wait on the bus. About twelve minutes. */
+/** What a collector costs a row, from the bus into the store: its process alone, on rows that wait on the bus. About nine minutes. */
 export const collector: BenchCase = {
   name: 'collector',
   async run() {

@@ -135,15 +135,6 @@ describe('what is made of flow rows', () => {
     const isOf = ({ client_vm: client, server_vm: server }: Connection): boolean => client === vm || server === vm;
     expect(await findConnections(store, { ...span, vm, limit: 10_000 }, 0)).toEqual(all.filter(isOf));
   });
-
-  it('finds one VM from either end without reading everything', async () => {
-    const peer = rows[5]?.peer_vm as string;
-    const [plan] = await store.query<{ text: string }>(
-      `SELECT arrayStringConcat(groupArray(explain), '\n') AS text FROM (EXPLAIN indexes = 1, projections = 1 SELECT sum(tx_octets) FROM sonde.flows WHERE peer_vm = {peer:String})`,
-      { peer },
-    );
-    expect(plan?.text).toContain('by_peer');
-  });
 });
 
 describe('who was behind an address', () => {

@@ -73,7 +73,7 @@ export const MIGRATIONS: readonly Migration[] = [
         await engine.execute(`DROP VIEW IF EXISTS ${qualified(view.name)}`);
       if (isOld) await engine.execute(`RENAME TABLE ${qualified('flows')} TO ${qualified('flows_v2')}`);
       for (const statement of createTable(BASE_TABLES.flows)) await engine.execute(statement);
-      await copyDays(engine, 'flows_v2', 'migration 3');
+      await moveDays(engine, 'flows_v2', 'migration 3');
       await engine.execute(`DROP TABLE ${qualified('flows_v2')}`);
     },
   },
@@ -87,11 +87,14 @@ async function takeOver(engine: Engine): Promise<void> {
   await engine.execute(`INSERT INTO ${qualified('identities')} (endpoint, vm, vm_uuid, project, application, network, host, identity_source, address, day, first, last)
 SELECT endpoint, vm, vm_uuid, project, application, network, host, identity_source, local_address, toDate(old.time), min(old.start), max(old.time)
 FROM ${qualified('flows_v1')} AS old WHERE endpoint != '' GROUP BY endpoint, vm, vm_uuid, project, application, network, host, identity_source, local_address, toDate(old.time)`);
-  await copyDays(engine, 'flows_v1', 'migration 2');
+  await moveDays(engine, 'flows_v1', 'migration 2');
 }
 
-/** Rows of an older `flows`, day by day. Always in the same order and the same blocks: a day that was copied before a crash is recognised by its token. */
-async function copyDays(engine: Engine, from: string, token: string): Promise<void> {
+/**
+ * Moves the rows of an older `flows`, day by day, so that it needs room for one day. Always in the same order and the same blocks: a day that was
+ * copied but not yet dropped in a crash is recognised by its token.
+ */
+async function moveDays(engine: Engine, from: string, token: string): Promise<void> {
   const columns = (await columnsOf(engine, from)).filter((name) =>
     TABLES.flows?.columns.some((column) => column.name === name),
   );
@@ -99,11 +102,13 @@ async function copyDays(engine: Engine, from: string, token: string): Promise<vo
   const days = await engine.query<{ day: string }>(
     `SELECT DISTINCT toString(toDate(time)) AS day FROM ${qualified(from)} ORDER BY day`,
   );
-  for (const { day } of days)
+  for (const { day } of days) {
     await engine.execute(
       `INSERT INTO ${qualified('flows')} (${names}) SETTINGS async_insert = 0, insert_deduplicate = 1, max_threads = 1, max_insert_threads = 1, max_block_size = 65536, insert_deduplication_token = ${literal(`${token} ${day}`)}
 SELECT ${names} FROM ${qualified(from)} WHERE toDate(time) = ${literal(day)} ORDER BY ${names}`,
     );
+    await engine.execute(`ALTER TABLE ${qualified(from)} DROP PARTITION ${literal(day)}`);
+  }
 }
 
 /** Brings the schema to this program's version and the retention to what is asked for. Throws STORE_SCHEMA_NEWER and changes nothing when a newer program has been here. */
