@@ -43,7 +43,10 @@ function lineOf(row: FlowRow, by: TalkersRequest['by']): string {
 /** A connection's side: who opened it comes first. */
 const sideOf = ({ side, endpoint }: FlowRow): string => `${side === 'unknown' ? endpoint : side}`;
 
-/** By hand, from the list of rows: a line adds up the rows of one side of each connection, the first by `sideOf` of those that belong to it. */
+/**
+ * By hand, from the list of rows: a line adds up what the rows of one side of each connection moved, the first by `sideOf` of those that belong to it, and what
+ * either side dropped.
+ */
 function expected({ by, since, until = Number.POSITIVE_INFINITY, vm, app, project, verdict }: TalkersRequest) {
   const belongs = (row: FlowRow): boolean =>
     (vm === undefined || row.vm === vm) &&
@@ -62,13 +65,13 @@ function expected({ by, since, until = Number.POSITIVE_INFINITY, vm, app, projec
   const lines = new Map<string, number[]>();
   const connections = new Map<string, Set<number | bigint>>();
   for (const row of rows) {
-    const line = lineOf(row, by);
     const ms = row.time / 1000;
-    if (!belongs(row) || line === '' || ms < since || ms >= until) continue;
-    if (!isOneSided && sides.get(`${keyOf(row)} ${row.connection}`) !== sideOf(row)) continue;
+    if (!belongs(row) || lineOf(row, by) === '' || ms < since || ms >= until) continue;
+    const isOther = !isOneSided && sides.get(`${keyOf(row)} ${row.connection}`) !== sideOf(row);
+    const line = isOther && by === 'peer' ? `${row.peer_vm} ${row.vm}` : lineOf(row, by);
     const sums = lines.get(line) ?? [0, 0, 0, 0, 0];
-    const [tx, rx] = [Number(row.tx_octets), Number(row.rx_octets)];
-    const packets = Number(row.tx_packets) + Number(row.rx_packets);
+    const [tx, rx] = isOther ? [0, 0] : [Number(row.tx_octets), Number(row.rx_octets)];
+    const packets = isOther ? 0 : Number(row.tx_packets) + Number(row.rx_packets);
     lines.set(
       line,
       [tx + rx, tx, rx, packets, Number(row.drop_packets)].map((value, i) => value + (sums[i] as number)),

@@ -74,12 +74,18 @@ export function topTalkers(request: TalkersRequest): Query {
     ...given.map((one) => `sums.${FILTERS[one]} = {${one}:String}`),
     ...(verdict === undefined ? [] : ['sums.verdict = {verdict:String}']),
     ...(by === 'port' ? [] : [`${name} != ''`]),
-    ...(same === undefined ? [] : [`NOT (${[...(same === '' ? [] : [same]), repeatedIn(source)].join(' AND ')})`]),
   ];
+  // What moved stands in both rows of a connection; what was dropped only in that of the side that refused it.
+  const left = same === undefined ? 'false' : [...(same === '' ? [] : [same]), repeatedIn(source)].join(' AND ');
+  const moved = (what: string): string => `sumIf(${what}, NOT (${left}))`;
+  const line =
+    by === 'peer'
+      ? `if(${left}, sums.peer_vm, sums.vm) AS name, if(${left}, sums.vm, sums.peer_vm) AS peer`
+      : `${name} AS name`;
   const keys = by === 'peer' ? 'name, peer' : 'name';
   return {
-    sql: `SELECT ${name} AS name,${by === 'peer' ? ' sums.peer_vm AS peer,' : ''} sum(sums.tx_octets + sums.rx_octets) AS octets, sum(sums.tx_octets) AS tx_octets, sum(sums.rx_octets) AS rx_octets,
-sum(sums.tx_packets + sums.rx_packets) AS packets, sum(sums.drop_packets) AS dropped_packets, ${source === 'flows' ? 'uniqExact(sums.connection)' : `${MERGED_CONNECTIONS}(sums.connections)`} AS connections
+    sql: `SELECT ${line}, ${moved('sums.tx_octets + sums.rx_octets')} AS octets, ${moved('sums.tx_octets')} AS tx_octets, ${moved('sums.rx_octets')} AS rx_octets,
+${moved('sums.tx_packets + sums.rx_packets')} AS packets, sum(sums.drop_packets) AS dropped_packets, ${source === 'flows' ? 'uniqExact(sums.connection)' : `${MERGED_CONNECTIONS}(sums.connections)`} AS connections
 FROM ${qualified(source)} AS sums WHERE ${conditions.join(' AND ')}
 GROUP BY ${keys} ORDER BY octets DESC, ${keys} LIMIT {limit:UInt32}`,
     params: {
