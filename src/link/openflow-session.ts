@@ -11,9 +11,11 @@ import {
   VERSION,
   writeMessage,
 } from '../wire/openflow/message.ts';
+import { MESSAGES } from '../wire/openflow/messages.ts';
 import { OctetWriter } from '../wire/openflow/octet-writer.ts';
-import { WireError } from '../wire/wire-error.ts';
+import { type Decoded, WireError } from '../wire/wire-error.ts';
 import { describeMessage } from './openflow-describe.ts';
+import { createTurns } from './turns.ts';
 
 export interface OpenFlowSessionConfig {
   /** How errors name the switch: its socket's path. */
@@ -45,8 +47,11 @@ interface Batch {
 interface Pending {
   readonly message: Message;
   readonly entries: unknown[];
-  readonly resolve: (answer: Message) => void;
-  readonly reject: (error: SondeError) => void;
+  /** Takes the parts of a multipart answer undecoded, and says whether others follow. */
+  readonly part?: (frame: Uint8Array) => Decoded<boolean>;
+  /** Without an answer where parts took it. */
+  readonly resolve: (answer: Message | undefined) => void;
+  readonly reject: (error: unknown) => void;
   readonly timer: NodeJS.Timeout;
 }
 
@@ -60,6 +65,12 @@ export interface OpenFlowSession {
    */
   call<K extends Message['type']>(message: Message, answer: K): Promise<Extract<Message, { type: K }>>;
   /**
+   * Asks for a multipart answer whose parts go to `part` one by one, undecoded and unkept: it says whether others follow. They may come over many
+   * turns of the event loop; `timeoutMs` is for each.
+   * @throws as `call`; OVS_ANSWER_INVALID; what `part` throws.
+   */
+  parts(message: Message, part: (frame: Uint8Array) => Decoded<boolean>): Promise<void>;
+  /**
    * Sends messages whose answers nobody needs, as fast as the switch takes them, then `steps` one by one, each answered
    * with `answer`: by then every refusal of what went before has come. The next step is not taken after a refusal.
    * @throws as `call`; it names the first message that was refused.
@@ -68,6 +79,8 @@ export interface OpenFlowSession {
   close(reason?: SondeError): void;
 }
 
+/** Time that received messages may take of one turn of the event loop, ms: a dump of many flows is no reason to hold up all else. */
+const TURN_MS = 8;
 /** Octets that are encoded before they go to the socket. */
 const CHUNK = 64 * 1024;
 const MOST_XID = 0x7fffffff;
@@ -93,6 +106,7 @@ export function createOpenFlowSession(
     if (ended !== undefined) return;
     ended = reason;
     clearInterval(probe);
+    turns.stop();
     stream.destroy();
     for (const one of pending.values()) {
       clearTimeout(one.timer);
@@ -167,9 +181,30 @@ export function createOpenFlowSession(
       return;
     }
     for (const entry of message.entries) one.entries.push(entry);
-    if (message.more === true) return;
+    if (message.more === true) {
+      one.timer.refresh();
+      return;
+    }
     forget(xid, one);
     one.resolve({ ...message, entries: one.entries } as MessageOf<'multipart_reply'>);
+  };
+
+  const takePart = (xid: number, one: Pending, frame: Uint8Array): void => {
+    let more: Decoded<boolean>;
+    try {
+      more = one.part!(frame);
+    } catch (error) {
+      // The caller's own. Parts that still come are nobody's.
+      forget(xid, one);
+      one.reject(error);
+      return;
+    }
+    if (more instanceof WireError) misread(more);
+    else if (more) one.timer.refresh();
+    else {
+      forget(xid, one);
+      one.resolve(undefined);
+    }
   };
 
   const take = (envelope: Envelope): void => {
@@ -182,6 +217,22 @@ export function createOpenFlowSession(
     else if (one !== undefined) takeAnswer(xid, one, message);
     else if (message.type !== 'echo_reply') handlers.event(message);
   };
+
+  const misread = (error: WireError): void => end(new SondeError('OVS_ANSWER_INVALID', { where, why: error.message }));
+
+  const turns = createTurns<Uint8Array | WireError>(TURN_MS, {
+    pause: () => stream.pause(),
+    resume: () => stream.resume(),
+    take(frame) {
+      if (frame instanceof WireError) return misread(frame);
+      const { xid, isPart } = peek(frame);
+      const one = isPart ? pending.get(xid) : undefined;
+      if (one?.part !== undefined) return takePart(xid, one, frame);
+      const envelope = decodeMessage(frame);
+      if (envelope instanceof WireError) misread(envelope);
+      else take(envelope);
+    },
+  });
 
   // Each period: silent throughout -> ask; asked and still silent -> dead.
   const probe = setInterval(() => {
@@ -197,22 +248,21 @@ export function createOpenFlowSession(
 
   stream.on('data', (piece: Uint8Array) => {
     isHeard = true;
-    for (const frame of framer.push(piece)) {
-      const envelope = frame instanceof WireError ? frame : decodeMessage(frame);
-      if (envelope instanceof WireError) {
-        return end(new SondeError('OVS_ANSWER_INVALID', { where, why: envelope.message }));
-      }
-      take(envelope);
-      if (ended !== undefined) return;
-    }
+    turns.push(framer.push(piece));
   });
   stream.on('error', (cause) => end(unreachable(cause.message)));
   const closed = (): void => end(unreachable('it closed the connection'));
   stream.on('end', closed);
   stream.on('close', closed);
 
-  const expect = <K extends Message['type']>(xid: number, message: Message, answer: K) =>
-    new Promise<Extract<Message, { type: K }>>((resolve, reject) => {
+  /** @param settle gives the result of the answer, or throws. */
+  const wait = <T>(
+    xid: number,
+    message: Message,
+    settle: (found: Message | undefined) => T,
+    part?: (frame: Uint8Array) => Decoded<boolean>,
+  ): Promise<T> =>
+    new Promise<T>((resolve, reject) => {
       if (ended !== undefined) {
         reject(ended);
         return;
@@ -224,14 +274,24 @@ export function createOpenFlowSession(
       pending.set(xid, {
         message,
         entries: [],
+        ...(part !== undefined && { part }),
         timer,
         reject,
-        resolve: (found) => {
-          if (found.type === answer) return resolve(found as Extract<Message, { type: K }>);
-          const why = `it answered ${describeMessage(message)} with ${found.type}`;
-          reject(new SondeError('OVS_ANSWER_INVALID', { where, why }));
+        resolve(found) {
+          try {
+            resolve(settle(found));
+          } catch (error) {
+            reject(error);
+          }
         },
       });
+    });
+
+  const expect = <K extends Message['type']>(xid: number, message: Message, answer: K) =>
+    wait(xid, message, (found) => {
+      if (found?.type === answer) return found as Extract<Message, { type: K }>;
+      const why = `it answered ${describeMessage(message)} with ${found?.type}`;
+      throw new SondeError('OVS_ANSWER_INVALID', { where, why });
     });
 
   /** Waits until the socket has taken what it holds. */
@@ -272,6 +332,13 @@ export function createOpenFlowSession(
       stream.write(encodeMessage(xid, message));
       return answered;
     },
+    async parts(message, part) {
+      if (ended !== undefined) throw ended;
+      const xid = takeXids(1);
+      const done = wait(xid, message, () => undefined, part);
+      stream.write(encodeMessage(xid, message));
+      return done;
+    },
     async stream(messages, steps, answer) {
       if (ended !== undefined) throw ended;
       const first = takeXids(messages.length + steps.length);
@@ -303,4 +370,10 @@ export function createOpenFlowSession(
     },
     close: (reason = unreachable('the connection was closed from here')) => end(reason),
   };
+}
+
+/** Transaction, and whether it is a part of a multipart answer, without decoding. The framer gives no message without its header. */
+function peek(frame: Uint8Array): { readonly xid: number; readonly isPart: boolean } {
+  const xid = new DataView(frame.buffer, frame.byteOffset).getUint32(4);
+  return { xid, isPart: frame[1] === MESSAGES.multipart_reply.number };
 }

@@ -4,10 +4,13 @@ import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { type BackoffLimits, backoffMs } from '../model/backoff.ts';
 import { SondeError } from '../model/errors.ts';
+import { decodeFlowCounters, type FlowCounters } from '../wire/openflow/flow-counters.ts';
 import type { FlowMod, GroupMod, Message, MessageOf, MeterMod, PacketOut } from '../wire/openflow/message.ts';
+import type { MeterBand } from '../wire/openflow/meter.ts';
 import type { EntryOf, MultipartKind, RequestOf } from '../wire/openflow/multipart.ts';
 import type { TlvMap } from '../wire/openflow/nicira.ts';
 import { splitRegisters } from '../wire/openflow/registers.ts';
+import { type Decoded, WireError } from '../wire/wire-error.ts';
 import { createOpenFlowSession, type OpenFlowSession } from './openflow-session.ts';
 import { connectUnix } from './unix-socket.ts';
 
@@ -45,6 +48,9 @@ export interface OpenFlowDeps {
   readonly random?: () => number;
 }
 
+/** Rates in the unit that `kbps` or `pktps` names; `burst` is heeded in bands where the flag says so. */
+export type MeterConfig = EntryOf<'meter_config'>;
+
 /** Which flows: of all tables and cookies where it says nothing. */
 export type FlowFilter = Partial<RequestOf<'flow_desc'>>;
 
@@ -72,13 +78,23 @@ export interface OpenFlowConnection {
   dumpFlows(filter?: FlowFilter): Promise<readonly EntryOf<'flow_desc'>[]>;
   aggregate(filter?: FlowFilter): Promise<EntryOf<'aggregate'>>;
   dumpGroups(): Promise<readonly EntryOf<'group_desc'>[]>;
-  dumpMeters(): Promise<readonly EntryOf<'meter_config'>[]>;
+  /**
+   * Counters of flows, part by part as they come: `take` is called with some hundred at a time, and none is held. Registers as in `dumpFlows`.
+   * What `take` throws ends the call with that.
+   */
+  flowStats(filter: FlowFilter, take: (flows: readonly FlowCounters[]) => void): Promise<void>;
+  /** Bands of a meter without `burst` have a burst of 0, whatever the switch chose. */
+  meterConfigs(): Promise<readonly MeterConfig[]>;
+  meterStats(): Promise<readonly EntryOf<'meter_stats'>[]>;
   portDesc(): Promise<readonly EntryOf<'port_desc'>[]>;
   portStats(): Promise<readonly EntryOf<'port_stats'>[]>;
   /** Resolves when a barrier has confirmed it. */
   packetOut(packet: Omit<PacketOut, 'type'>): Promise<void>;
-  /** Meters are no part of bundles. */
-  meterMod(mod: Omit<MeterMod, 'type'>): Promise<void>;
+  /**
+   * In this order, confirmed by a barrier. Meters are no part of bundles: where one is refused, which is thrown, the others are done all the same.
+   * To delete one takes its number and nothing else; a meter that is not there is deleted without a word, and its flows go with each that is.
+   */
+  meters(command: MeterMod['command'], configs: readonly MeterConfig[]): Promise<void>;
   tlvTable(): Promise<MessageOf<'tlv_table_reply'>>;
   /** Maps options to fields. Flows that name a field come after that. */
   tlvTableAdd(maps: readonly TlvMap[]): Promise<void>;
@@ -271,16 +287,39 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
       throw new SondeError('OVS_ANSWER_INVALID', { where, why: 'an empty answer to a request for aggregate' });
     },
     dumpGroups: () => multipart('group_desc', {}),
-    dumpMeters: () => multipart('meter_config', {}),
+    async flowStats(filter, take) {
+      const body = { match: {}, ...filter };
+      const request: Message = { type: 'multipart_request', kind: 'flow_desc', body };
+      const takePart = (frame: Uint8Array): Decoded<boolean> => {
+        const part = decodeFlowCounters(frame);
+        if (part instanceof WireError) return part;
+        take(part.flows.map((flow) => ({ ...flow, match: splitRegisters(flow.match) })));
+        return part.more;
+      };
+      await counted(live().parts(request, takePart));
+    },
+    async meterConfigs() {
+      const configs = await multipart('meter_config', {});
+      return configs.map((config) =>
+        config.burst ? config : { ...config, bands: config.bands?.map(withoutBurst) ?? [] },
+      );
+    },
+    meterStats: () => multipart('meter_stats', {}),
     portDesc: () => multipart('port_desc', {}),
     portStats: () => multipart('port_stats', {}),
     packetOut: async (packet) => confirm(live(), [{ type: 'packet_out', ...packet }]),
-    meterMod: async (mod) => confirm(live(), [{ type: 'meter_mod', ...mod }]),
+    meters: async (command, configs) =>
+      confirm(
+        live(),
+        configs.map((config) => ({ type: 'meter_mod', command, ...config })),
+      ),
     tlvTable: async () => counted(live().call({ type: 'tlv_table_request' }, 'tlv_table_reply')),
     tlvTableAdd: async (maps) => confirm(live(), [{ type: 'tlv_table_mod', command: TLV_ADD, maps }]),
     ctFlushZone: async (zone) => confirm(live(), [{ type: 'ct_flush_zone', zone }]),
   };
 }
+
+const withoutBurst = (band: MeterBand): MeterBand => ({ ...band, burst: 0 });
 
 /** @throws SondeError OPENFLOW_TLV_TAKEN where the field carries another option. */
 function isMapped(maps: readonly TlvMap[], wanted: TlvMap, where: string): boolean {

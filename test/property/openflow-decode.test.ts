@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Flow } from '../../src/wire/openflow/flow.ts';
+import { decodeFlowCounters } from '../../src/wire/openflow/flow-counters.ts';
 import { createOpenFlowFramer } from '../../src/wire/openflow/framer.ts';
 import { decodeMessage, encodeMessage, type Message } from '../../src/wire/openflow/message.ts';
 import { WireError } from '../../src/wire/wire-error.ts';
@@ -60,6 +61,36 @@ describe('decodeMessage', () => {
       }),
       { numRuns: 4000 },
     );
+  });
+
+  it('finds the same counters with the actions as without', () => {
+    const dumps = MESSAGE_VECTORS.filter(({ name }) => name === 'flow_desc').map(({ bytes }) => bytes);
+    let flows = 0;
+    fc.assert(
+      fc.property(fc.oneof(fc.constantFrom(...dumps), mutated), (bytes) => {
+        const whole = decodeMessage(bytes);
+        const short = decodeFlowCounters(bytes);
+        expect(decodeFlowCounters(embedded(bytes, 0xff))).toEqual(short);
+        if (whole instanceof WireError || whole.message.type !== 'multipart_reply') return;
+        if (whole.message.kind !== 'flow_desc') return;
+        const { entries, more = false } = whole.message;
+        flows += entries.length;
+        expect(short).toEqual({
+          more,
+          flows: entries.map(({ table, priority, cookie, match, stats }) => ({
+            table,
+            priority,
+            cookie,
+            match,
+            packetCount: Number(stats.packets ?? 0n),
+            byteCount: Number(stats.octets ?? 0n),
+            durationUs: Number((stats.durationNs ?? 0n) / 1000n),
+          })),
+        });
+      }),
+      { numRuns: 2000 },
+    );
+    expect(flows).toBeGreaterThan(100);
   });
 
   it('finds in a flow mod what was put into it', () => {

@@ -1,9 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { createOpenFlowConnection, type OpenFlowConfig, type OpenFlowConnection } from '../../src/link/openflow.ts';
+import {
+  createOpenFlowConnection,
+  type FlowFilter,
+  type MeterConfig,
+  type OpenFlowConfig,
+  type OpenFlowConnection,
+} from '../../src/link/openflow.ts';
 import type { SondeError } from '../../src/model/errors.ts';
 import type { Flow, Match } from '../../src/wire/openflow/flow.ts';
+import type { FlowCounters } from '../../src/wire/openflow/flow-counters.ts';
 import type { FlowMod, MessageOf } from '../../src/wire/openflow/message.ts';
 import { anyFlow } from '../support/openflow-flows.ts';
 import { type PrivateOvs, startPrivateOvs } from './fixtures/ovs.ts';
@@ -34,6 +41,7 @@ async function connect(config: Partial<OpenFlowConfig> = {}): Promise<OpenFlowCo
 beforeEach(async () => {
   await ovs.tool('ovs-ofctl', '-O', 'OpenFlow15', 'del-flows', 'br0');
   await ovs.tool('ovs-ofctl', '-O', 'OpenFlow15', 'del-groups', 'br0');
+  await ovs.tool('ovs-ofctl', '-O', 'OpenFlow15', 'del-meters', 'br0');
   connection = await connect({ tlvMaps: [OPTION], controllerId: 7 });
 });
 afterEach(() => connection?.stop());
@@ -49,6 +57,18 @@ const flow = (members: Partial<Flow>): Flow => ({
 });
 const key = ({ table, priority, cookie }: Flow): string => `${table} ${priority} ${cookie}`;
 const ofctl = (...args: readonly string[]): Promise<string> => ovs.tool('ovs-ofctl', '-O', 'OpenFlow15', ...args);
+
+/** Puts so many packets of 60 octets, 10.0.0.1 to 10.0.0.2, into port 1. */
+async function packets(count: number): Promise<void> {
+  const frame = '50540000000a505400000009080045000014000000004000266a0a0000010a000002'.padEnd(120, '0');
+  for (let i = 0; i < count; i++) await ovs.tool('ovs-appctl', 'netdev-dummy/receive', 'p1', frame);
+}
+
+async function counters(filter: FlowFilter): Promise<readonly FlowCounters[]> {
+  const found: FlowCounters[] = [];
+  await connection.flowStats(filter, (flows) => found.push(...flows));
+  return found.toSorted((a, b) => Number(a.cookie - b.cookie));
+}
 
 describe('a bridge over OpenFlow', () => {
   it('is the bridge that ovs-vsctl knows', async () => {
@@ -123,7 +143,7 @@ describe('a bridge over OpenFlow', () => {
     expect(connection.counters.refusals).toBe(2);
   });
 
-  it('has groups in bundles, and meters beside them', async () => {
+  it('has groups in bundles', async () => {
     const buckets = [
       { id: 1, weight: 10, actions: [{ type: 'output' as const, port: 1 }] },
       { id: 2, weight: 30, actions: [{ type: 'output' as const, port: 2 }] },
@@ -138,16 +158,123 @@ describe('a bridge over OpenFlow', () => {
     expect(printed).toContain(
       'group_id=5,type=select,selection_method=hash,fields=ip_src,bucket=bucket_id:1,weight:10',
     );
-    const bands = [{ type: 'drop' as const, rate: 500, burst: 50 }];
-    await connection.meterMod({ command: 'add', flags: 1 | 4, meter: 9, bands });
-    expect(await connection.dumpMeters()).toEqual([{ flags: 1 | 4, meter: 9, bands }]);
-    expect(await ofctl('dump-meters', 'br0')).toContain('meter=9 kbps burst');
-    await connection.meterMod({ command: 'delete', flags: 0, meter: 9, bands: [] });
-    expect(await connection.dumpMeters()).toEqual([]);
-    await expect(connection.meterMod({ command: 'modify', flags: 1, meter: 9, bands })).rejects.toMatchObject({
+  });
+
+  it('has meters, of which the others are there where one is refused', async () => {
+    const drop = (rate: number, burst: number) => [{ type: 'drop' as const, rate, burst }];
+    const wanted: readonly MeterConfig[] = [
+      { meter: 9, kbps: true, burst: true, bands: drop(500, 50) },
+      { meter: 10, pktps: true, burst: true, stats: true, bands: drop(1000, 200) },
+      { meter: 11, pktps: true, bands: drop(7, 0) },
+    ];
+    const byNumber = (all: readonly MeterConfig[]) => all.toSorted((a, b) => a.meter - b.meter);
+    const printed = async () => (await ofctl('dump-meters', 'br0')).match(/meter=.*bands=\s*.*/g)?.toSorted() ?? [];
+    await connection.meters('add', wanted);
+    expect(byNumber(await connection.meterConfigs())).toEqual(wanted);
+    expect((await printed()).map((text) => text.replace(/\s+/g, ' '))).toEqual([
+      'meter=10 pktps burst stats bands= type=drop rate=1000 burst_size=200',
+      'meter=11 pktps bands= type=drop rate=7',
+      'meter=9 kbps burst bands= type=drop rate=500 burst_size=50',
+    ]);
+    const refusal = connection.meters('modify', [
+      { meter: 9, pktps: true, bands: drop(1, 0) },
+      { meter: 77, pktps: true, bands: drop(1, 0) },
+      { meter: 10, pktps: true, bands: drop(2, 0) },
+    ]);
+    await expect(refusal).rejects.toMatchObject({
       code: 'OPENFLOW_REJECTED',
-      details: { what: 'modify of meter 9', why: 'METER_MOD_FAILED UNKNOWN_METER' },
+      details: { what: 'modify of meter 77', why: 'METER_MOD_FAILED UNKNOWN_METER' },
     });
+    await expect(connection.meters('add', [wanted[2]!])).rejects.toMatchObject({
+      details: { what: 'add of meter 11', why: 'METER_MOD_FAILED METER_EXISTS' },
+    });
+    expect((await printed()).map((text) => text.replace(/\s+/g, ' '))).toEqual([
+      'meter=10 pktps bands= type=drop rate=2',
+      'meter=11 pktps bands= type=drop rate=7',
+      'meter=9 pktps bands= type=drop rate=1',
+    ]);
+    await connection.meters('delete', [{ meter: 9 }, { meter: 10 }, { meter: 77 }]);
+    expect(await connection.meterConfigs()).toEqual([wanted[2]]);
+    await connection.meters('delete', [{ meter: 11 }]);
+    expect(await printed()).toEqual([]);
+    await connection.meters('delete', []);
+  });
+
+  it('counts what a meter took and dropped', async () => {
+    await connection.meters('add', [
+      { meter: 5, pktps: true, burst: true, stats: true, bands: [{ type: 'drop', rate: 1, burst: 3 }] },
+    ]);
+    await connection.bundle([add(flow({ actions: [{ type: 'meter', meter: 5 }] }))]);
+    await packets(20);
+    const [stats] = await connection.meterStats();
+    expect(stats).toMatchObject({ meter: 5, flows: 1, packets: 20n });
+    const [dropped] = stats!.bands;
+    expect(dropped?.packets).toBeGreaterThan(10n);
+    const printed = await ofctl('meter-stats', 'br0');
+    expect(printed).toContain(`packet_in_count:20 byte_in_count:${stats!.octets}`);
+    expect(printed).toContain(`packet_count:${dropped!.packets} byte_count:${dropped!.octets}`);
+    // The flow goes with its meter.
+    await connection.meters('delete', [{ meter: 5 }]);
+    expect(await connection.dumpFlows()).toEqual([]);
+  });
+
+  it('tells what flows have counted, as ovs-ofctl does, by table and by cookie', async () => {
+    await connection.bundle([
+      add(flow({ table: 0, cookie: 0xa1n, actions: [{ type: 'set_field', field: 'reg3', value: 7 }], gotoTable: 4 })),
+      add(
+        flow({ table: 4, priority: 7, cookie: 0xb2n, match: { eth_type: 0x800, ipv4_dst: [0x0a000000, 0xffffff00] } }),
+      ),
+      add(flow({ table: 4, priority: 9, cookie: 0xb3n, match: { reg3: 7, in_port: 2 } })),
+    ]);
+    await packets(3);
+    await ovs.tool('ovs-appctl', 'revalidator/purge');
+    const all = await counters({});
+    expect(all).toMatchObject([
+      { table: 0, priority: 1, cookie: 0xa1n, match: {}, packetCount: 3, byteCount: 180 },
+      { table: 4, priority: 7, cookie: 0xb2n, packetCount: 3, byteCount: 180 },
+      { table: 4, priority: 9, cookie: 0xb3n, match: { reg3: 7, in_port: 2 }, packetCount: 0, byteCount: 0 },
+    ]);
+    expect(all[1]?.match).toEqual({ eth_type: 0x800, ipv4_dst: [0x0a000000, 0xffffff00] });
+    const printed = await ofctl('dump-flows', 'br0');
+    for (const { cookie, packetCount, byteCount, durationUs } of all) {
+      const line = printed.split('\n').find((one) => one.includes(`cookie=0x${cookie.toString(16)},`))!;
+      expect(line).toContain(`n_packets=${packetCount}, n_bytes=${byteCount},`);
+      const later = 1e6 * Number(/duration=([\d.]+)s/.exec(line)![1]) - durationUs;
+      expect(later).toBeGreaterThanOrEqual(-1000);
+      expect(later).toBeLessThan(5e6);
+    }
+    expect((await counters({ table: 4 })).map(({ cookie }) => cookie)).toEqual([0xb2n, 0xb3n]);
+    expect(await counters({ cookie: 0xb0n, cookieMask: 0xf0n })).toHaveLength(2);
+    expect(await counters({ table: 4, cookie: 0xb3n, cookieMask: (1n << 64n) - 1n })).toEqual([
+      { ...all[2], durationUs: expect.any(Number) },
+    ]);
+    expect(await counters({ table: 77 })).toEqual([]);
+    await expect(
+      connection.flowStats({}, () => {
+        throw new TypeError('mine');
+      }),
+    ).rejects.toThrow('mine');
+    expect(await counters({ table: 0 })).toHaveLength(1);
+  });
+
+  it('tells of many flows part by part, beside what else is asked', async () => {
+    const flows = Array.from({ length: 20_000 }, (_, i) => flow({ table: 9, cookie: BigInt(i), match: { reg0: i } }));
+    await connection.bundle(flows.map(add));
+    const parts: number[] = [];
+    const seen = new Set<bigint>();
+    const order: string[] = [];
+    await Promise.all([
+      connection
+        .flowStats({ table: 9 }, (part) => {
+          parts.push(part.length);
+          for (const { cookie } of part) seen.add(cookie);
+        })
+        .then(() => order.push('flows')),
+      connection.barrier().then(() => order.push('barrier')),
+    ]);
+    expect(seen.size).toBe(20_000);
+    expect(parts.length).toBeGreaterThan(10);
+    expect(order).toEqual(['flows', 'barrier']);
   });
 
   it('takes a packet with registers, and hands it over with them', async () => {

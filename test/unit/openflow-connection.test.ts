@@ -2,6 +2,7 @@ import { type Duplex, duplexPair } from 'node:stream';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createOpenFlowConnection, type OpenFlowConfig, type OpenFlowConnection } from '../../src/link/openflow.ts';
 import type { SondeError } from '../../src/model/errors.ts';
+import type { FlowCounters } from '../../src/wire/openflow/flow-counters.ts';
 import { createOpenFlowFramer } from '../../src/wire/openflow/framer.ts';
 import {
   decodeMessage,
@@ -209,6 +210,58 @@ describe('an OpenFlow connection', () => {
     expect(await connection.dumpGroups()).toEqual([group(1), group(2), group(3)]);
     await connection.barrier();
     expect(peer.received.map(({ message }) => message)).toContainEqual({ type: 'echo_reply', data: Uint8Array.of(9) });
+  });
+
+  it('hands over counters part by part, and waits for each part as long as for an answer', async () => {
+    const peer = new MemorySwitch();
+    const connection = start(peer, { probeMs: 10_000, timeoutMs: 60 });
+    await up(connection);
+    const part = (more: boolean, ...cookies: bigint[]): Message => ({
+      type: 'multipart_reply',
+      kind: 'flow_desc',
+      ...(more && { more }),
+      entries: cookies.map((cookie) => {
+        const stats = { packets: 5n, octets: 2n ** 40n, durationNs: 3_000_007_000n, idleSeconds: 1 };
+        return { table: 2, priority: 3, cookie, match: { xreg0: 0x1_0000_0002n }, actions: [], stats };
+      }),
+    });
+    peer.misbehave = ({ xid, message }, answer) => {
+      if (message.type !== 'multipart_request') return false;
+      answer(xid, part(true, 1n, 2n));
+      setTimeout(() => answer(xid, part(true)), 40);
+      setTimeout(() => answer(xid, part(false, 3n)), 80);
+      return true;
+    };
+    const parts: FlowCounters[][] = [];
+    await connection.flowStats({ table: 2 }, (flows) => parts.push([...flows]));
+    expect(parts.map((one) => one.map(({ cookie }) => cookie))).toEqual([[1n, 2n], [], [3n]]);
+    expect(parts[2]).toEqual([
+      {
+        table: 2,
+        priority: 3,
+        cookie: 3n,
+        match: { reg0: 1, reg1: 2 },
+        packetCount: 5,
+        byteCount: 2 ** 40,
+        durationUs: 3_000_007,
+      },
+    ]);
+    peer.misbehave = ({ xid, message }, answer) => {
+      if (message.type !== 'multipart_request') return false;
+      answer(xid, part(true, 1n));
+      return true;
+    };
+    await expect(connection.flowStats({}, () => {})).rejects.toMatchObject({
+      details: { why: 'no answer to a request for flow_desc within 0.06 s' },
+    });
+    peer.misbehave = ({ xid, message }, answer) => {
+      if (message.type === 'multipart_request')
+        answer(xid, { type: 'multipart_reply', kind: 'group_desc', entries: [] });
+      return message.type === 'multipart_request';
+    };
+    const lost = down(connection);
+    await expect(connection.flowStats({}, () => {})).rejects.toMatchObject({ code: 'OVS_ANSWER_INVALID' });
+    await lost;
   });
 
   it('takes a silent switch for dead, and one that answers echoes for alive', async () => {

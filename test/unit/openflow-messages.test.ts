@@ -163,7 +163,7 @@ describe('messages of a real Open vSwitch', () => {
 
   it('reads meters, ports, counters and options', () => {
     expect(entries('meter_config')).toEqual([
-      { flags: 1 | 4 | 8, meter: 3, bands: [{ type: 'drop', rate: 1000, burst: 200 }] },
+      { kbps: true, burst: true, stats: true, meter: 3, bands: [{ type: 'drop', rate: 1000, burst: 200 }] },
     ]);
     expect(entries('aggregate')).toEqual([{ flows: 9, packets: 0n, octets: 0n }]);
     expect(entries('port_desc')).toMatchObject([

@@ -1,4 +1,18 @@
-import { type Layout, length, list, named, optional, pad, struct, u8, u16, u32 } from './layout.ts';
+import {
+  bits,
+  type Layout,
+  length,
+  list,
+  named,
+  optional,
+  optionalList,
+  pad,
+  struct,
+  u8,
+  u16,
+  u32,
+  u64,
+} from './layout.ts';
 
 /** Rate in the unit that the meter's flags name; above it packets are dropped, or their DSCP raised by `precedence`. */
 export type MeterBand =
@@ -23,14 +37,31 @@ const band: Layout<MeterBand> = {
   },
 };
 
+/** OFPMF_*: the unit of rates (kbit/s or packets/s; one of them), whether bursts count, whether statistics are kept. */
+const flags = bits(u16, { kbps: 1, pktps: 2, burst: 4, stats: 8 });
+const bands = optionalList(list(band));
+
 /** struct ofp_meter_mod. OpenFlow 1.5.1 section 7.3.4.5. */
 export const meterMod = struct({
   command: named(u16, { add: 0, modify: 1, delete: 2 }),
-  /** OFPMF_*: 1 kbit/s, 2 packets/s, 4 burst, 8 statistics. */
-  flags: u16,
+  flags,
   meter: u32,
-  bands: list(band),
+  bands,
 });
 
 /** struct ofp_meter_desc, section 7.3.5.15. */
-export const meterConfig = struct({ length, flags: u16, meter: u32, bands: list(band) });
+export const meterConfig = struct({ length, flags, meter: u32, bands });
+
+/** struct ofp_meter_stats, section 7.3.5.14: what came in, and what each band took. */
+export const meterStats = struct({
+  meter: u32,
+  length,
+  pad: pad(6),
+  /** Flows that name it. */
+  flows: u32,
+  packets: u64,
+  octets: u64,
+  durationSeconds: u32,
+  durationNanoseconds: u32,
+  bands: list(struct({ packets: u64, octets: u64 })),
+});

@@ -2,7 +2,7 @@ import { flowDesc, flowFilter } from './flow-messages.ts';
 import { flowStats } from './flow-stats.ts';
 import { groupDesc } from './group.ts';
 import { type Layout, list, optional, pad, struct, type TypeOf, u32 } from './layout.ts';
-import { meterConfig } from './meter.ts';
+import { meterConfig, meterStats } from './meter.ts';
 import type { OctetReader } from './octet-reader.ts';
 import { portDesc, portStats } from './port.ts';
 
@@ -20,6 +20,7 @@ export const MULTIPART = {
   aggregate: { number: 2, request: flowFilter, entry: flowStats },
   port_stats: { number: 4, request: ofPort, entry: portStats },
   group_desc: { number: 7, request: ofGroup, entry: groupDesc },
+  meter_stats: { number: 9, request: ofMeter, entry: meterStats },
   meter_config: { number: 10, request: ofMeter, entry: meterConfig },
   port_desc: { number: 13, request: ofPort, entry: portDesc },
 } as const satisfies Record<string, { number: number; request: Layout<unknown>; entry: Layout<unknown> }>;
