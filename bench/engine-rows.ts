@@ -57,6 +57,7 @@ const COLUMNS: Readonly<Record<string, string>> = {
   rule: `concat('app', toString(own % ${APPLICATIONS}), if(is_client, '/out', '/in'))`,
   policy: `concat('app', toString(own % ${APPLICATIONS}))`,
   sampled_share: '1',
+  counted_by: "'ipfix'",
   identity_source: "'document'",
   identity_confidence: '100',
   connection: 'cityHash64(n, 6)',

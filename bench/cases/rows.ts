@@ -1,7 +1,8 @@
-import { DOMAINS, FIRST_RULE } from '../../src/model/datapath.ts';
+import { domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import { FLOW_COLUMNS } from '../../src/model/flow.ts';
-import { createJoin, type RuleName } from '../../src/probe/flows/join.ts';
+import { createJoin } from '../../src/probe/flows/join.ts';
+import type { RuleName } from '../../src/probe/flows/row-names.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 import { createIdentityHistory } from '../../src/probe/identity/history.ts';
 import type { DataRecord } from '../../src/wire/ipfix/data-record.ts';
@@ -208,8 +209,8 @@ function makeDatagrams(isNew: boolean): readonly Uint8Array[] {
   for (let first = 0; first < CONNECTIONS; first += BURST) {
     const burst = connections.slice(first, first + BURST);
     const forward = burst.map((one) => ({
-      domain: DOMAINS.received as number,
-      point: one.port,
+      domain: domainOf(OBSERVATIONS.received, one.port),
+      point: 0,
       sourceMac: one.mac,
       destinationMac: ROUTER_MAC,
       source: one.address,
@@ -222,13 +223,19 @@ function makeDatagrams(isNew: boolean): readonly Uint8Array[] {
     for (const record of forward) push(record);
     if (isNew)
       forward.forEach((record, at) => {
-        push({ ...record, domain: DOMAINS.egress, point: burst[at]!.rule, octets: 74, packets: 1 });
+        push({
+          ...record,
+          domain: domainOf(OBSERVATIONS.egressAllow, burst[at]!.port),
+          point: burst[at]!.rule,
+          octets: 74,
+          packets: 1,
+        });
       });
     burst.forEach((one, at) => {
       const { source, destination, sourcePort, destinationPort } = forward[at]!;
       push({
-        domain: DOMAINS.delivered,
-        point: one.port,
+        domain: domainOf(OBSERVATIONS.delivered, one.port),
+        point: 0,
         sourceMac: ROUTER_MAC,
         destinationMac: one.mac,
         source: destination,

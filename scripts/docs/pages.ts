@@ -124,7 +124,7 @@ function flowColumns(): string {
 # Columns of a flow row
 
 A row says what one endpoint sent (tx) and received (rx) on one connection in one interval. It lies in table \`sonde.flows\` of ClickHouse; the API answers
-the same columns, with addresses as text, times in ISO 8601 and counts beyond 2^53 as decimal text. Sources: \`ipfix\`, what Open vSwitch counted;
+the same columns, with addresses as text, times in ISO 8601 and counts beyond 2^53 as decimal text. Sources: \`counter\`, what was counted (by whom says \`counted_by\`);
 \`identity\`, what the hypervisor knows of an endpoint; \`policy\`, what the rules decided; \`agent\`.
 
 ${markdownTable(['Column', 'Type', 'Source', 'What it is'], rows)}

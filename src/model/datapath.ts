@@ -58,6 +58,42 @@ export const DOMAINS = {
   ingress: 4,
 } as const;
 
+/**
+ * What a sample is about. An IPFIX observation domain is `kind << 16 | zone`, the zone being that of the vNIC that sent or should have got the packet (0:
+ * nobody's). The point is a rule number (3, 4), a rule number or a drop reason (5, 6), or 0.
+ */
+export const OBSERVATIONS = {
+  /** A packet enters from a local vNIC. */
+  received: 1,
+  /** A packet is delivered to a local vNIC. */
+  delivered: 2,
+  /** A rule of the sender's side lets a new connection begin. */
+  egressAllow: 3,
+  /** The same on the receiver's side. */
+  ingressAllow: 4,
+  /** The sender's side drops a packet: by a denying rule, or by a built-in check. */
+  egressDrop: 5,
+  /** The same on the receiver's side. */
+  ingressDrop: 6,
+} as const;
+
+export type ObservationKind = (typeof OBSERVATIONS)[keyof typeof OBSERVATIONS];
+
+export const domainOf = (kind: ObservationKind, zone: number): number => (kind << 16) | zone;
+/** Any 16 bits: what comes by UDP need not be one of OBSERVATIONS. */
+export const kindOf = (domain: number): number => domain >>> 16;
+export const zoneOf = (domain: number): number => domain & 0xffff;
+
+/** ct_mark of each connection that the pipeline commits. Unsigned: bitwise results need `>>> 0`. */
+export const CT_MARK = {
+  /** Always set. */
+  ours: 0x80000000,
+  /** The vNIC of the zone opened the connection; not set: its peer did. */
+  client: 0x40000000,
+  /** Number of the rule that let it begin; 0: none applied. */
+  ruleMask: 0x3fffffff,
+} as const;
+
 /** The Flow_Sample_Collector_Set that every sample() names. */
 export const COLLECTOR_SET = 1;
 

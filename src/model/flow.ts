@@ -4,7 +4,7 @@
  *
  * - `type`: ClickHouse type. Times are microseconds since the epoch, UTC. Addresses are IPv6, with IPv4 as ::ffff:a.b.c.d.
  * - `codec`: compression codec in the table.
- * - `source`: who knows it. `ipfix`: Open vSwitch's exporter; `identity`: the hypervisor's join; `policy`: the local controller's rules; `agent`.
+ * - `source`: who knows it. `counter`: who counted, see `counted_by`; `identity`: the hypervisor's join; `policy`: the local controller's rules; `agent`.
  */
 export const FLOW_COLUMNS = [
   {
@@ -18,10 +18,16 @@ export const FLOW_COLUMNS = [
     name: 'start',
     type: 'DateTime64(6)',
     codec: 'T64, ZSTD(1)',
-    source: 'ipfix',
-    doc: 'First packet of the interval.',
+    source: 'counter',
+    doc: 'First packet of the interval, by IPFIX; by conntrack the look before, or the opening: what the row counts came after it.',
   },
-  { name: 'end', type: 'DateTime64(6)', codec: 'T64, ZSTD(1)', source: 'ipfix', doc: 'Last packet of the interval.' },
+  {
+    name: 'end',
+    type: 'DateTime64(6)',
+    codec: 'T64, ZSTD(1)',
+    source: 'counter',
+    doc: 'Last packet of the interval, by IPFIX; by conntrack the look that the row is of, or the end of the entry.',
+  },
   {
     name: 'opened',
     type: 'DateTime64(6)',
@@ -33,8 +39,8 @@ export const FLOW_COLUMNS = [
     name: 'end_reason',
     type: 'LowCardinality(String)',
     codec: 'ZSTD(1)',
-    source: 'ipfix',
-    doc: 'Why the switch exported: idle, active, end, forced, resources; empty if unknown.',
+    source: 'counter',
+    doc: 'Why there is a row. idle: silent for too long; active: it goes on; end: by IPFIX the exporter saw its end, by conntrack TCP is closed (TIME_WAIT, CLOSE); forced: the exporter, or the entry, was taken away; resources: for want of room, in the cache or in the connection table; folded: several connections of the vNIC in one row, without addresses, since more were there than the agent keeps; empty if unknown.',
   },
   {
     name: 'host',
@@ -78,44 +84,44 @@ export const FLOW_COLUMNS = [
     name: 'ethertype',
     type: 'UInt16',
     codec: 'ZSTD(1)',
-    source: 'ipfix',
+    source: 'counter',
     doc: 'Ethertype, as 2048 (IPv4), 34525 (IPv6), 2054 (ARP).',
   },
   {
     name: 'protocol',
     type: 'UInt8',
     codec: 'ZSTD(1)',
-    source: 'ipfix',
+    source: 'counter',
     doc: 'IP protocol number; 0 where the packet is not IP.',
   },
   {
     name: 'local_address',
     type: 'IPv6',
     codec: 'ZSTD(1)',
-    source: 'ipfix',
+    source: 'counter',
     doc: 'Address of this side, as the vNIC saw it.',
   },
   {
     name: 'local_port',
     type: 'UInt16',
     codec: 'T64, ZSTD(1)',
-    source: 'ipfix',
-    doc: 'Port of this side; ICMP: the identifier is not exported, so 0.',
+    source: 'counter',
+    doc: 'Port of this side; ICMP: 0, `opened` tells one ping from the next.',
   },
-  { name: 'peer_address', type: 'IPv6', codec: 'ZSTD(1)', source: 'ipfix', doc: 'Address of the other side.' },
-  { name: 'peer_port', type: 'UInt16', codec: 'T64, ZSTD(1)', source: 'ipfix', doc: 'Port of the other side.' },
+  { name: 'peer_address', type: 'IPv6', codec: 'ZSTD(1)', source: 'counter', doc: 'Address of the other side.' },
+  { name: 'peer_port', type: 'UInt16', codec: 'T64, ZSTD(1)', source: 'counter', doc: 'Port of the other side.' },
   {
     name: 'icmp_type',
     type: 'UInt8',
     codec: 'ZSTD(1)',
-    source: 'ipfix',
+    source: 'counter',
     doc: 'ICMP type of the initiating direction; 0 otherwise.',
   },
   {
     name: 'icmp_code',
     type: 'UInt8',
     codec: 'ZSTD(1)',
-    source: 'ipfix',
+    source: 'counter',
     doc: 'ICMP code of the initiating direction; 0 otherwise.',
   },
   {
@@ -178,42 +184,42 @@ export const FLOW_COLUMNS = [
     name: 'tx_octets',
     type: 'UInt64',
     codec: 'T64, ZSTD(1)',
-    source: 'ipfix',
-    doc: 'Octets that the endpoint sent, Ethernet header included, as its NIC counts.',
+    source: 'counter',
+    doc: 'Octets that the endpoint sent, Ethernet header included, as its NIC counts. By conntrack, which counts from the IP header on, 14 are added for each packet.',
   },
   {
     name: 'tx_packets',
     type: 'UInt64',
     codec: 'T64, ZSTD(1)',
-    source: 'ipfix',
-    doc: 'Packets that the endpoint sent.',
+    source: 'counter',
+    doc: 'Packets that the endpoint sent. By conntrack: as its NIC handed them over, so a segmented one (TSO, GRO) is one, and what a rule then dropped is counted here and in drop_packets.',
   },
   {
     name: 'rx_octets',
     type: 'UInt64',
     codec: 'T64, ZSTD(1)',
-    source: 'ipfix',
-    doc: 'Octets delivered to the endpoint, Ethernet header included.',
+    source: 'counter',
+    doc: 'Octets delivered to the endpoint, counted like tx_octets; by conntrack before its own rules judge, so drop_octets of those are in it.',
   },
   {
     name: 'rx_packets',
     type: 'UInt64',
     codec: 'T64, ZSTD(1)',
-    source: 'ipfix',
+    source: 'counter',
     doc: 'Packets delivered to the endpoint.',
   },
   {
     name: 'drop_octets',
     type: 'UInt64',
     codec: 'T64, ZSTD(1)',
-    source: 'ipfix',
+    source: 'counter',
     doc: 'Octets from or to the endpoint that this host dropped.',
   },
   {
     name: 'drop_packets',
     type: 'UInt64',
     codec: 'T64, ZSTD(1)',
-    source: 'ipfix',
+    source: 'counter',
     doc: 'Packets from or to the endpoint that this host dropped.',
   },
   {
@@ -221,14 +227,14 @@ export const FLOW_COLUMNS = [
     type: 'LowCardinality(String)',
     codec: 'ZSTD(1)',
     source: 'policy',
-    doc: 'allow, deny (by a rule) or drop (by a built-in check).',
+    doc: 'allow: what was counted; deny (by a rule) or drop (by a built-in check): what was refused. A connection has a row for what was counted and one for each rule or reason that refused some of it.',
   },
   {
     name: 'reason',
     type: 'LowCardinality(String)',
     codec: 'ZSTD(1)',
     source: 'policy',
-    doc: 'Drop reason, as POLICY_DENY or PORT_SECURITY; empty when allowed.',
+    doc: 'Drop reason, as POLICY_DENY or PORT_SECURITY; SEVERAL: more of them than have rows of their own; empty when allowed.',
   },
   {
     name: 'rule_number',
@@ -288,6 +294,13 @@ export const FLOW_COLUMNS = [
     doc: 'Share of packets that were counted: 1 means every one.',
   },
   {
+    name: 'counted_by',
+    type: 'LowCardinality(String)',
+    codec: 'ZSTD(1)',
+    source: 'agent',
+    doc: 'ipfix: the exporter, packet by packet; conntrack: the connection table; flow_statistics: counters of flows in the switch; sample: single packets that a decision was about. Empty in rows of agents that knew IPFIX only.',
+  },
+  {
     name: 'identity_source',
     type: 'LowCardinality(String)',
     codec: 'ZSTD(1)',
@@ -336,7 +349,7 @@ export interface FlowColumn {
     | 'Float32'
     | 'IPv6';
   readonly codec: string;
-  readonly source: 'ipfix' | 'identity' | 'policy' | 'agent';
+  readonly source: 'counter' | 'identity' | 'policy' | 'agent';
   readonly doc: string;
 }
 
@@ -352,4 +365,4 @@ type ValueOf<T extends FlowColumn['type']> = T extends 'LowCardinality(String)'
 export type FlowRow = { -readonly [C in (typeof FLOW_COLUMNS)[number] as C['name']]: ValueOf<C['type']> };
 
 /** Version of the column set, in the header of each message on `sonde.flows`. */
-export const FLOW_SCHEMA_VERSION = 2;
+export const FLOW_SCHEMA_VERSION = 3;

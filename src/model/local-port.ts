@@ -1,7 +1,12 @@
 /** A vNIC's port on the integration bridge of this host, as OVSDB knows it. */
 export interface LocalPort {
-  /** OpenFlow port number, 1..65279: the endpoint's local number, conntrack zone and observation point on this host. */
+  /** OpenFlow port number, 1..65279. */
   readonly ofport: number;
+  /**
+   * Conntrack zone, 1..65535: the endpoint's local number on this host, in registers and observations as well. Never given again while rows of its former
+   * owner can come. Without one: the ofport.
+   */
+  readonly zone?: number;
   /** external_ids:iface-id, which the hypervisor sets: the endpoint's name everywhere. */
   readonly ifaceId: string;
   /** Name of the interface on the host, as tap0. */
@@ -13,3 +18,5 @@ export interface LocalPort {
   /** external_ids:sonde-vm-name or libvirt's name, where set. */
   readonly vmName?: string;
 }
+
+export const zoneOfPort = ({ zone, ofport }: LocalPort): number => zone ?? ofport;

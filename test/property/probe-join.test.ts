@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { DOMAINS, FIRST_RULE } from '../../src/model/datapath.ts';
+import { domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
 import { createJoin, type FlowSample } from '../../src/probe/flows/join.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 
@@ -45,8 +45,8 @@ it('whatever the order of records and flushes, rows add up to the records of eac
         const local = typeof step.peer === 'bigint' ? 1n << 99n : 77;
         const peerPort = step.port * 10 + step.peerPort;
         const sample: FlowSample = {
-          domain: step.direction ? DOMAINS.received : DOMAINS.delivered,
-          point: step.port,
+          domain: domainOf(step.direction ? OBSERVATIONS.received : OBSERVATIONS.delivered, step.port),
+          point: 0,
           start: now,
           end: now,
           endReason: 2,
@@ -121,8 +121,8 @@ it('tells connections on the same addresses and ports apart as connection tracki
       const packet = (isAnswer: boolean, octets: number, decisionFirst: boolean): void => {
         const isSent = isAnswer !== isClient;
         const record: FlowSample = {
-          domain: isSent ? DOMAINS.received : DOMAINS.delivered,
-          point: 1,
+          domain: domainOf(isSent ? OBSERVATIONS.received : OBSERVATIONS.delivered, 1),
+          point: 0,
           start: now,
           end: now,
           endReason: 2,
@@ -143,7 +143,7 @@ it('tells connections on the same addresses and ports apart as connection tracki
         group.sum = group.sum.map((value, at) => value + (isSent ? [octets, 1, 0, 0] : [0, 0, octets, 1])[at]!);
         const decision: FlowSample = {
           ...record,
-          domain: isClient ? DOMAINS.egress : DOMAINS.ingress,
+          domain: domainOf(isClient ? OBSERVATIONS.egressAllow : OBSERVATIONS.ingressAllow, 1),
           point: FIRST_RULE,
           start: now + 2,
           end: now + 2,

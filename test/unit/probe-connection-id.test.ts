@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { connectionId } from '../../src/probe/flows/connection-id.ts';
-import { type ConnectionKey, ConnectionTable } from '../../src/probe/flows/connection-table.ts';
+import type { ConnectionKey } from '../../src/probe/flows/connection-table.ts';
 
 const WEB: ConnectionKey = {
-  ofport: 5,
+  zone: 5,
   ethertype: 0x0800,
   protocol: 6,
   localAddress: 0x0a0a0102,
@@ -19,11 +19,10 @@ const WEB6: ConnectionKey = {
   peerAddress: 0xfd00_0000_0000_0002_0000_0000_0000_0002n,
 };
 
-const idOf = (key: ConnectionKey, space = 'router/shop'): bigint =>
-  connectionId(new ConnectionTable().obtain(key), space);
+const idOf = (key: ConnectionKey, space = 'router/shop'): bigint => connectionId(key, space);
 const fromThePeer = (key: ConnectionKey): ConnectionKey => ({
   ...key,
-  ofport: 9,
+  zone: 9,
   localAddress: key.peerAddress,
   peerAddress: key.localAddress,
   localPort: key.peerPort,

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { DOMAINS, DROP_REASONS, FIRST_RULE } from '../../src/model/datapath.ts';
+import { DROP_REASONS, domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
-import { createJoin, type FlowSample, type RuleName } from '../../src/probe/flows/join.ts';
+import { createJoin, type FlowSample } from '../../src/probe/flows/join.ts';
+import type { RuleName } from '../../src/probe/flows/row-names.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 
 const T0 = 1_700_000_000_000_000;
@@ -57,8 +58,8 @@ const rules = new Map<number, RuleName>([
 ]);
 
 const out: FlowSample = {
-  domain: DOMAINS.received,
-  point: 5,
+  domain: domainOf(OBSERVATIONS.received, 5),
+  point: 0,
   start: T0,
   end: T0 + 500,
   endReason: 2,
@@ -77,7 +78,7 @@ const out: FlowSample = {
 };
 const back: FlowSample = {
   ...out,
-  domain: DOMAINS.delivered,
+  domain: domainOf(OBSERVATIONS.delivered, 5),
   start: T0 + 100,
   end: T0 + 900,
   sourceMac: MAC.router,
@@ -144,7 +145,7 @@ describe('join', () => {
 
   it('names the rule that let the connection out, also in later intervals', () => {
     const { join, flush } = setUp();
-    join.add({ ...out, domain: DOMAINS.egress, point: FIRST_RULE + 7 }, T0);
+    join.add({ ...out, domain: domainOf(OBSERVATIONS.egressAllow, 5), point: FIRST_RULE + 7 }, T0);
     join.add(out, T0);
     expect(flush(T0, true)[0]).toMatchObject({
       rule: 'web-out/to-db',
@@ -156,23 +157,98 @@ describe('join', () => {
     expect(flush(T0, true)[0]).toMatchObject({ rule: 'web-out/to-db', tx_packets: 0, rx_packets: 30, side: 'client' });
   });
 
-  it('counts what a rule denied beside what the guest sent', () => {
+  const refused = (point: number, cells: Partial<FlowSample> = {}): FlowSample => ({
+    ...out,
+    domain: domainOf(OBSERVATIONS.egressDrop, 5),
+    point,
+    ...cells,
+  });
+
+  it('has a row for what was counted, and one for each rule or reason that refused some of it', () => {
     const { join, flush } = setUp();
+    join.add({ ...out, domain: domainOf(OBSERVATIONS.egressAllow, 5), point: FIRST_RULE + 7 }, T0);
     join.add(out, T0);
-    join.add({ ...out, domain: DOMAINS.egress, point: FIRST_RULE + 8 }, T0);
-    expect(flush(T0, true)[0]).toMatchObject({
-      verdict: 'deny',
-      reason: 'POLICY_DENY',
-      rule: 'web-out/no-db',
-      tx_packets: 10,
-      drop_packets: 10,
-      drop_octets: 1000,
+    join.add(back, T0);
+    join.add(refused(FIRST_RULE + 8, { start: T0 + 300, packets: 4, octets: 400 }), T0);
+    join.add(refused(DROP_REASONS.NO_ROUTE.number, { start: T0 + 200, end: T0 + 250, packets: 1, octets: 100 }), T0);
+    join.add(refused(FIRST_RULE + 8, { start: T0 + 310, end: T0 + 700, packets: 2, octets: 200 }), T0);
+    const rows = flush(T0, true);
+    const none = { tx_octets: 0, tx_packets: 0, rx_octets: 0, rx_packets: 0 };
+    const deny = { verdict: 'deny', reason: 'POLICY_DENY', rule: 'web-out/no-db', rule_number: FIRST_RULE + 8 };
+    expect(rows).toMatchObject([
+      { verdict: 'allow', reason: '', rule: 'web-out/to-db', tx_packets: 10, rx_packets: 30, drop_packets: 0 },
+      { verdict: 'drop', reason: 'NO_ROUTE', rule: '', drop_packets: 1, drop_octets: 100, start: T0 + 200, ...none },
+      { ...deny, drop_packets: 6, drop_octets: 600, start: T0 + 300, end: T0 + 700, ...none },
+    ]);
+    expect(new Set(rows.map(({ connection, opened, side }) => `${connection} ${opened} ${side}`)).size).toBe(1);
+    expect(flush(T0 + 1, true)).toEqual([]);
+  });
+
+  it('takes a denial for one by its domain, while nobody knows the rule by name', () => {
+    const { join, flush } = setUp();
+    join.add(refused(FIRST_RULE + 99), T0);
+    join.add({ ...refused(FIRST_RULE + 7), destinationPort: 22 }, T0);
+    expect(flush(T0, true)).toMatchObject([
+      { verdict: 'deny', reason: 'POLICY_DENY', rule: '', rule_number: FIRST_RULE + 99, drop_packets: 10 },
+      { verdict: 'deny', rule: 'web-out/to-db' },
+    ]);
+  });
+
+  it('books a drop on the vNIC of its zone, whatever MACs and addresses the packet had', () => {
+    const { join, flush } = setUp();
+    const forged = { sourceMac: MAC.db1, source: IP.db1 };
+    join.add(refused(DROP_REASONS.PORT_SECURITY.number, forged), T0);
+    const stray = { domain: domainOf(OBSERVATIONS.ingressDrop, 0), sourceMac: MAC.web1, destinationMac: MAC.web1 };
+    join.add(refused(DROP_REASONS.WRONG_VNI.number, stray), T0);
+    expect(flush(T0, true)).toMatchObject([
+      { endpoint: web1.ifaceId, reason: 'PORT_SECURITY', drop_packets: 10 },
+      { endpoint: '', reason: 'WRONG_VNI', drop_packets: 10 },
+    ]);
+  });
+
+  it('keeps apart as many reasons as a packet can have, and adds up what comes beyond', () => {
+    const { join, flush } = setUp();
+    for (let i = 0; i < 40; i++) join.add(refused(FIRST_RULE + 100 + i), T0);
+    const rows = flush(T0, true);
+    expect(rows.length).toBe(17);
+    expect(rows.filter(({ reason }) => reason === 'SEVERAL')).toMatchObject([{ drop_packets: 240, verdict: 'drop' }]);
+  });
+
+  it('folds what it has no room for into one row of the vNIC, and makes room when it can', () => {
+    const limited = createJoin(
+      { epoch: 0, host: 'h1', encapAddress: 0, holdUs: 0, idleUs: 80_000_000, most: 3, mostOfOne: 2 },
+      { directory: () => directory, rule: () => undefined },
+    );
+    const rows: FlowRow[] = [];
+    const take = (now: number): FlowRow[] => {
+      rows.length = 0;
+      limited.flush(now, (row) => rows.push({ ...row }), true);
+      return rows;
+    };
+    const connection = (port: number, zone = 5): FlowSample => ({
+      ...out,
+      domain: domainOf(OBSERVATIONS.received, zone),
+      sourcePort: port,
     });
+    for (const port of [1, 2, 3, 4, 1]) limited.add(connection(port), T0);
+    limited.add(connection(1, 6), T0);
+    limited.add(connection(1, 7), T0);
+    const folded = { end_reason: 'folded', local_address: 0n, peer_address: 0n, protocol: 0, connection: 0n };
+    expect(take(T0)).toMatchObject([
+      { local_port: 1, tx_packets: 20 },
+      { local_port: 2, tx_packets: 10 },
+      { ...folded, endpoint: web1.ifaceId, tx_packets: 20 },
+      { local_port: 1, endpoint: '' },
+      { ...folded, endpoint: '', tx_packets: 10 },
+    ]);
+    expect(limited.counts.folded).toBe(3);
+    limited.add(connection(9), T0 + 11_000_000);
+    expect(take(T0 + 11_000_000)).toMatchObject([{ local_port: 9, end_reason: 'active' }]);
   });
 
   it('names a built-in reason, and forgets it when the connection is let through again', () => {
     const { join, flush } = setUp();
-    join.add({ ...out, domain: DOMAINS.egress, point: DROP_REASONS.NO_ROUTE.number }, T0);
+    join.add({ ...out, domain: domainOf(OBSERVATIONS.egressDrop, 5), point: DROP_REASONS.NO_ROUTE.number }, T0);
     expect(flush(T0, true)[0]).toMatchObject({ verdict: 'drop', reason: 'NO_ROUTE', rule: '' });
     join.add(out, T0);
     expect(flush(T0, true)[0]).toMatchObject({ verdict: 'allow', reason: '' });
@@ -187,7 +263,7 @@ describe('join', () => {
 
   it('keeps the row of a port that nobody bound, and counts it', () => {
     const { join, flush } = setUp();
-    join.add({ ...out, point: 99 }, T0);
+    join.add({ ...out, domain: domainOf(OBSERVATIONS.received, 99) }, T0);
     expect(flush(T0, true)[0]).toMatchObject({ endpoint: '', vm: '', tx_packets: 10, identity_confidence: 0 });
     expect(join.counts.unattributed).toBe(1);
   });
@@ -217,7 +293,7 @@ describe('join', () => {
         rule: () => undefined,
       },
     );
-    there.add({ ...out, domain: DOMAINS.delivered, point: 8 }, T0);
+    there.add({ ...out, domain: domainOf(OBSERVATIONS.delivered, 8) }, T0);
     const theirs: bigint[] = [];
     there.flush(T0 + 1, (row) => theirs.push(BigInt(row.connection)), true);
     expect(theirs).toEqual([ours]);
@@ -226,7 +302,13 @@ describe('join', () => {
 
 describe('opened', () => {
   const MS = 1000;
-  const allow: FlowSample = { ...out, domain: DOMAINS.egress, point: FIRST_RULE + 7, octets: 74, packets: 1 };
+  const allow: FlowSample = {
+    ...out,
+    domain: domainOf(OBSERVATIONS.egressAllow, 5),
+    point: FIRST_RULE + 7,
+    octets: 74,
+    packets: 1,
+  };
   /** One packet of each direction, the answer 2 ms after the first, as three records. */
   const exchange = (start: number): { sent: FlowSample; decided: FlowSample; answered: FlowSample } => ({
     sent: { ...out, start, end: start, octets: 74, packets: 1 },

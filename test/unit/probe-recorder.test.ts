@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { zstdDecompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { DOMAINS } from '../../src/model/datapath.ts';
+import { domainOf, OBSERVATIONS } from '../../src/model/datapath.ts';
 import type { FlowSample } from '../../src/probe/flows/join.ts';
 import { createRecorder, type FlowBlock } from '../../src/probe/flows/recorder.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
@@ -11,8 +11,8 @@ const T0 = 1_700_000_000_000_000;
 const HOUR = 3_600_000_000;
 
 const sample = (sourcePort: number, start: number): FlowSample => ({
-  domain: DOMAINS.received,
-  point: 5,
+  domain: domainOf(OBSERVATIONS.received, 5),
+  point: 0,
   start,
   end: start,
   endReason: 2,

@@ -52,6 +52,7 @@ export function blankRow(host: string, epoch: number): FlowRow {
     tunnel_peer: NO_ADDRESS,
     process: '',
     sampled_share: 1,
+    counted_by: '',
     identity_source: '',
     identity_confidence: 0,
     connection: 0n,

@@ -3,6 +3,17 @@ import type { Segment } from './succession.ts';
 /** 0: unknown, 1: the local endpoint opened the connection, 2: its peer did. */
 export type Side = 0 | 1 | 2;
 
+/** What one rule or built-in reason refused of a connection in the open interval. Times are microseconds since the epoch. */
+export interface Refusal {
+  /** Rule number or drop reason. */
+  readonly point: number;
+  start: number;
+  end: number;
+  octets: number;
+  packets: number;
+  next: Refusal | undefined;
+}
+
 /**
  * What is known of one connection of one local vNIC, and what it moved since its last row. Keys first, then what outlives a row, then the
  * counters of the open interval. All fields are always there, so that every connection has one hidden class.
@@ -11,7 +22,9 @@ export interface Connection {
   readonly hash: number;
   /** Next connection in the same bucket. */
   next: Connection | undefined;
-  readonly ofport: number;
+  /** Stands for all connections of the zone that the table has no room for; it has neither addresses nor ports. */
+  readonly isFolded: boolean;
+  readonly zone: number;
   readonly ethertype: number;
   readonly protocol: number;
   /** IPv4: unsigned number, IPv6: bigint, neither: 0. */
@@ -39,6 +52,7 @@ export interface Connection {
   dirtySince: number;
   txStart: number;
   rxStart: number;
+  /** First and last packet that was counted in the interval. */
   start: number;
   end: number;
   endReason: number;
@@ -46,17 +60,15 @@ export interface Connection {
   txPackets: number;
   rxOctets: number;
   rxPackets: number;
-  dropOctets: number;
-  dropPackets: number;
-  /** Rule number or built-in reason of the newest drop in the interval; 0: none. */
-  dropPoint: number;
+  /** The newest first. */
+  refusals: Refusal | undefined;
   /** What came since the last gap in the interval, if there was one. */
   segment: Segment | undefined;
 }
 
 /** The identity of a connection at one vNIC. */
 export interface ConnectionKey {
-  ofport: number;
+  zone: number;
   ethertype: number;
   protocol: number;
   localAddress: number | bigint;
@@ -77,7 +89,7 @@ function fold(address: number | bigint): number {
 
 /** 32 bits, signed, so that it stays a small integer in V8. Murmur3's finalizer over a multiplicative mix. */
 function hashOf(key: ConnectionKey): number {
-  let hash = Math.imul(key.ofport ^ (key.protocol << 16) ^ (key.ethertype << 8), 0x9e3779b1);
+  let hash = Math.imul(key.zone ^ (key.protocol << 16) ^ (key.ethertype << 8), 0x9e3779b1);
   hash = Math.imul(hash ^ fold(key.localAddress), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 15) ^ fold(key.peerAddress), 0xc2b2ae35);
   hash = Math.imul(hash ^ (hash >>> 13) ^ ((key.localPort << 16) | key.peerPort), 0x27d4eb2f);
@@ -88,7 +100,7 @@ function hashOf(key: ConnectionKey): number {
 
 function isSame(connection: Connection, key: ConnectionKey): boolean {
   return (
-    connection.ofport === key.ofport &&
+    connection.zone === key.zone &&
     connection.localPort === key.localPort &&
     connection.peerPort === key.peerPort &&
     connection.protocol === key.protocol &&
@@ -99,11 +111,12 @@ function isSame(connection: Connection, key: ConnectionKey): boolean {
   );
 }
 
-function begin(hash: number, next: Connection | undefined, key: ConnectionKey): Connection {
+function begin(hash: number, next: Connection | undefined, key: ConnectionKey, isFolded = false): Connection {
   return {
     hash,
     next,
-    ofport: key.ofport,
+    isFolded,
+    zone: key.zone,
     ethertype: key.ethertype,
     protocol: key.protocol,
     localAddress: key.localAddress,
@@ -129,31 +142,56 @@ function begin(hash: number, next: Connection | undefined, key: ConnectionKey): 
     txPackets: 0,
     rxOctets: 0,
     rxPackets: 0,
-    dropOctets: 0,
-    dropPackets: 0,
-    dropPoint: 0,
+    refusals: undefined,
     segment: undefined,
   };
 }
 
-/** Connections by key, chained in buckets of their 32-bit hash. */
+export interface TableLimits {
+  /** Most connections in all. */
+  readonly most: number;
+  /** Most connections of one zone: one guest must not take the room of all others. */
+  readonly mostOfOne: number;
+}
+
+/** Connections by key, chained in buckets of their 32-bit hash. Bounded: what has no room is folded into one connection a zone. */
 export class ConnectionTable {
+  readonly #limits: TableLimits;
   readonly #buckets = new Map<number, Connection>();
+  readonly #folded = new Map<number, Connection>();
+  readonly #sizes = new Uint32Array(0x10000);
   #size = 0;
+
+  constructor(limits: TableLimits) {
+    this.#limits = limits;
+  }
 
   get size(): number {
     return this.#size;
   }
 
-  /** The connection of that key, made if it is new. */
+  /** The connection of that key, made if it is new; the folded one of the zone where there is no room for it. */
   obtain(key: ConnectionKey): Connection {
     const hash = hashOf(key);
     const head = this.#buckets.get(hash);
     for (let each = head; each !== undefined; each = each.next) if (isSame(each, key)) return each;
+    const ofZone = this.#sizes[key.zone] ?? 0;
+    if (this.#size >= this.#limits.most || ofZone >= this.#limits.mostOfOne) return this.#fold(key.zone);
     const connection = begin(hash, head, key);
     this.#buckets.set(hash, connection);
+    this.#sizes[key.zone] = ofZone + 1;
     this.#size++;
     return connection;
+  }
+
+  #fold(zone: number): Connection {
+    let folded = this.#folded.get(zone);
+    if (folded === undefined) {
+      const nothing = { ethertype: 0, protocol: 0, localAddress: 0, peerAddress: 0 };
+      folded = begin(0, undefined, { zone, ...nothing, localPort: 0, peerPort: 0, peerMac: 0 }, true);
+      this.#folded.set(zone, folded);
+    }
+    return folded;
   }
 
   /** Puts a new connection of the same key in the place of one that the table has; the new one knows it as `previous`. */
@@ -178,8 +216,10 @@ export class ConnectionTable {
       let kept: Connection | undefined;
       for (let each: Connection | undefined = head; each !== undefined; ) {
         const next: Connection | undefined = each.next;
-        if (isStale(each)) evicted++;
-        else {
+        if (isStale(each)) {
+          evicted++;
+          this.#sizes[each.zone] = (this.#sizes[each.zone] ?? 1) - 1;
+        } else {
           each.next = kept;
           kept = each;
         }
@@ -189,6 +229,7 @@ export class ConnectionTable {
       else if (kept !== head) this.#buckets.set(hash, kept);
     }
     this.#size -= evicted;
+    for (const [zone, folded] of this.#folded) if (isStale(folded)) this.#folded.delete(zone);
     return evicted;
   }
 }

@@ -1,13 +1,15 @@
-import { DOMAINS, DROP_REASONS, FIRST_RULE } from '../../model/datapath.ts';
+import { kindOf, OBSERVATIONS, zoneOf } from '../../model/datapath.ts';
 import type { FlowRow } from '../../model/flow.ts';
-import type { Directory } from '../identity/directory.ts';
 import { blankRow, NO_ADDRESS } from './blank-row.ts';
 import { connectionId } from './connection-id.ts';
-import { type Connection, type ConnectionKey, ConnectionTable } from './connection-table.ts';
-import { addToSegment, handOver, isPredecessors, isSuccessor } from './succession.ts';
+import { type Connection, type ConnectionKey, ConnectionTable, type Refusal } from './connection-table.ts';
+import { createRowNames, type RowNamesDeps, SEVERAL } from './row-names.ts';
+import type { EmitRow } from './row-source.ts';
+import { addToSegment, handOver, hasCounted, isPredecessors, isSuccessor } from './succession.ts';
 
 /** What the join reads of an IPFIX record. Times are microseconds since the epoch, octets count the Ethernet header. */
 export interface FlowSample {
+  /** Kind and zone, see OBSERVATIONS. */
   readonly domain: number;
   readonly point: number;
   readonly start: number;
@@ -28,13 +30,6 @@ export interface FlowSample {
   readonly packets: number;
 }
 
-/** What the local controller knows of a rule's number; numbers are never given twice, so it also knows rules that are gone. */
-export interface RuleName {
-  readonly policy: string;
-  readonly rule: string;
-  readonly action: 'allow' | 'deny';
-}
-
 export interface JoinConfig {
   readonly host: string;
   /** Start of this run, microseconds since the epoch: with the number of a row it tells rows apart. */
@@ -45,11 +40,17 @@ export interface JoinConfig {
   readonly holdUs: number;
   /** After how long without a record a connection is forgotten, microseconds. */
   readonly idleUs: number;
+  /** Most connections that are told apart; default 100,000. */
+  readonly most?: number;
+  /** Of one zone; default 25,000. */
+  readonly mostOfOne?: number;
+  /** What the records are: all packets (the default), or packets that a decision was about. */
+  readonly countedBy?: 'ipfix' | 'sample';
 }
 
-export interface JoinDeps {
-  readonly directory: () => Directory;
-  readonly rule: (number: number) => RuleName | undefined;
+export interface JoinDeps extends RowNamesDeps {
+  /** Share of packets that the switch samples now; default 1. */
+  readonly share?: () => number;
 }
 
 /** What the join did with the records it was given; `unattributed` ones make a row without an endpoint. */
@@ -59,26 +60,35 @@ export interface JoinCounts {
   rows: number;
   unattributed: number;
   unknownDomain: number;
+  /** Records of connections beyond the limits, in rows without addresses. */
+  folded: number;
 }
 
+const MOST = 100_000;
+const MOST_OF_ONE = 25_000;
+/** Rules and reasons of one connection in one interval that have rows of their own; all others share one. */
+const MOST_REFUSALS = 16;
+/** Without room, connections that were silent for so long a part of idleUs make it. */
+const PRESSED = 1 / 8;
+/** From one look for them to the next, microseconds. */
+const PRESSED_EVERY_US = 1_000_000;
 const ICMP = 1;
 const ICMPV6 = 58;
 const END_REASONS = ['', 'idle', 'active', 'end', 'forced', 'resources'] as const;
-const REASON_NAMES = new Map<number, string>(
-  Object.entries(DROP_REASONS).map(([name, reason]) => [reason.number, name]),
-);
-
 /**
  * Joins the records of one host into flow rows: tx and rx of a connection at a vNIC, the rule that decided, and who both ends are.
  * A function from records to rows; the caller owns clock and transport.
  */
 export function createJoin(config: JoinConfig, deps: JoinDeps) {
-  const table = new ConnectionTable();
-  const paths = new WeakMap<RuleName, string>();
+  const { idleUs, most = MOST, mostOfOne = MOST_OF_ONE, countedBy = 'ipfix' } = config;
+  const { share = () => 1 } = deps;
+  const table = new ConnectionTable({ most, mostOfOne });
+  const names = createRowNames(config.encapAddress, deps);
   let dirty: Connection[] = [];
-  const counts: JoinCounts = { records: 0, packets: 0, rows: 0, unattributed: 0, unknownDomain: 0 };
+  let pressedAt = 0;
+  const counts: JoinCounts = { records: 0, packets: 0, rows: 0, unattributed: 0, unknownDomain: 0, folded: 0 };
   const key: ConnectionKey = {
-    ofport: 0,
+    zone: 0,
     ethertype: 0,
     protocol: 0,
     localAddress: 0,
@@ -88,9 +98,10 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     peerMac: 0,
   };
   const row = blankRow(config.host, config.epoch);
+  row.counted_by = countedBy;
 
-  function locate(sample: FlowSample, ofport: number, isSender: boolean): Connection {
-    key.ofport = ofport;
+  function locate(sample: FlowSample, isSender: boolean, now: number): Connection {
+    key.zone = zoneOf(sample.domain);
     key.ethertype = sample.ethertype;
     key.protocol = sample.protocol;
     key.localAddress = isSender ? sample.source : sample.destination;
@@ -98,25 +109,29 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     key.localPort = isSender ? sample.sourcePort : sample.destinationPort;
     key.peerPort = isSender ? sample.destinationPort : sample.sourcePort;
     key.peerMac = isSender ? sample.destinationMac : sample.sourceMac;
-    return table.obtain(key);
+    let connection = table.obtain(key);
+    if (connection.isFolded && now - pressedAt >= PRESSED_EVERY_US) {
+      pressedAt = now;
+      evict(now, idleUs * PRESSED);
+      connection = table.obtain(key);
+    }
+    if (connection.isFolded) counts.folded++;
+    return connection;
   }
 
+  /** There is something to report. */
   function touch(connection: Connection, sample: FlowSample, now: number): void {
     if (connection.opened === 0) connection.opened = sample.start;
     if (connection.dirtySince === 0) {
       connection.dirtySince = now;
-      connection.start = sample.start;
-      connection.end = sample.end;
       dirty.push(connection);
-    } else {
-      if (sample.start < connection.start) connection.start = sample.start;
-      if (sample.end > connection.end) connection.end = sample.end;
     }
     connection.lastSeen = now;
     connection.endReason = sample.endReason;
   }
 
   function noteIcmp(connection: Connection, sample: FlowSample): void {
+    if (connection.isFolded) return;
     if (sample.protocol !== ICMP && sample.protocol !== ICMPV6) return;
     // An echo reply is type 0 (ICMP) or 129 (ICMPv6): the request's type names the exchange.
     if (connection.icmpType !== 0 && (sample.icmpType === 0 || sample.icmpType === 129)) return;
@@ -126,16 +141,24 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
 
   function add(sample: FlowSample, now: number): void {
     counts.records++;
-    switch (sample.domain) {
-      case DOMAINS.received:
+    switch (kindOf(sample.domain)) {
+      case OBSERVATIONS.received:
         addCounters(sample, true, now);
         return;
-      case DOMAINS.delivered:
+      case OBSERVATIONS.delivered:
         addCounters(sample, false, now);
         return;
-      case DOMAINS.egress:
-      case DOMAINS.ingress:
-        addDecision(sample, now);
+      case OBSERVATIONS.egressAllow:
+        addAllowed(sample, true, now);
+        return;
+      case OBSERVATIONS.ingressAllow:
+        addAllowed(sample, false, now);
+        return;
+      case OBSERVATIONS.egressDrop:
+        addRefused(sample, true, now);
+        return;
+      case OBSERVATIONS.ingressDrop:
+        addRefused(sample, false, now);
         return;
       default:
         counts.unknownDomain++;
@@ -146,10 +169,17 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
   function addCounters(sample: FlowSample, isSent: boolean, now: number): void {
     const { start, octets, packets } = sample;
     counts.packets += packets;
-    let connection = locate(sample, sample.point, isSent);
+    let connection = locate(sample, isSent, now);
     if (connection.previous !== undefined && isPredecessors(connection, start, sample.end))
       connection = connection.previous;
     addToSegment(connection, sample, isSent, now);
+    if (!hasCounted(connection)) {
+      connection.start = start;
+      connection.end = sample.end;
+    } else {
+      if (start < connection.start) connection.start = start;
+      if (sample.end > connection.end) connection.end = sample.end;
+    }
     touch(connection, sample, now);
     noteIcmp(connection, sample);
     if (isSent) {
@@ -175,79 +205,97 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     return successor;
   }
 
-  /** A record of a decision: which rule let a connection begin, or what dropped a packet. It moves no octets of its own. */
-  function addDecision(sample: FlowSample, now: number): void {
-    const isSender = sample.domain === DOMAINS.egress;
-    const directory = deps.directory();
-    const ofport = isSender
-      ? directory.portOf(sample.sourceMac, sample.source)
-      : directory.portOf(sample.destinationMac, sample.destination);
-    let connection = locate(sample, ofport, isSender);
-    const isAllowed = sample.point >= FIRST_RULE && deps.rule(sample.point)?.action !== 'deny';
-    if (isAllowed && isSuccessor(connection, sample.start)) connection = succeed(connection, sample.start);
+  /** A record of a decision: which rule let a connection begin (0: none applied). It moves no octets of its own. */
+  function addAllowed(sample: FlowSample, isSender: boolean, now: number): void {
+    let connection = locate(sample, isSender, now);
+    if (connection.isFolded) return;
+    if (isSuccessor(connection, sample.start)) connection = succeed(connection, sample.start);
     noteIcmp(connection, sample);
-    if (isAllowed) {
-      if (connection.opened === 0) connection.opened = sample.start;
-      // The record may come before the counters of the same packets: then the connection waits for those to make a row.
-      connection.allowRule = sample.point;
-      connection.side = isSender ? 1 : 2;
-      connection.lastSeen = now;
-      return;
-    }
+    if (connection.opened === 0) connection.opened = sample.start;
+    // The record may come before the counters of the same packets: then the connection waits for those to make a row.
+    connection.allowRule = sample.point;
+    connection.side = isSender ? 1 : 2;
+    connection.lastSeen = now;
+  }
+
+  /** A record of packets that were dropped. What was sent of them is counted where they were received. */
+  function addRefused(sample: FlowSample, isSender: boolean, now: number): void {
+    const connection = locate(sample, isSender, now);
+    noteIcmp(connection, sample);
     touch(connection, sample, now);
-    if (connection.side === 0) connection.side = isSender ? 1 : 2;
-    connection.dropPoint = sample.point;
-    connection.dropOctets += sample.octets;
-    connection.dropPackets += sample.packets;
+    // A refused packet alone says who wanted the connection; of one that has answers, the first packet does.
+    const answeredAt = isSender ? connection.rxStart : connection.txStart;
+    if (connection.side === 0 && answeredAt === 0 && !connection.isFolded) connection.side = isSender ? 1 : 2;
+    const { start, end, octets, packets } = sample;
+    const refusal = refusalOf(connection, sample);
+    if (start < refusal.start) refusal.start = start;
+    if (end > refusal.end) refusal.end = end;
+    refusal.octets += octets;
+    refusal.packets += packets;
   }
 
-  /** One string a rule: the block writer then finds it without hashing its characters. */
-  function pathOf(rule: RuleName): string {
-    let path = paths.get(rule);
-    if (path === undefined) {
-      path = `${rule.policy}/${rule.rule}`;
-      paths.set(rule, path);
-    }
-    return path;
-  }
-
-  /** Emits the rows of connections whose first record is at least `holdUs` old (all of them with `everything`). The row object is reused. */
-  function flush(now: number, emit: (row: Readonly<FlowRow>) => void, everything = false): number {
-    const directory = deps.directory();
+  /**
+   * Emits the rows of connections whose first record is at least `holdUs` old (all of them with `everything`): one for what was counted, and one for
+   * each rule or reason that refused some.
+   */
+  function flush(now: number, emit: EmitRow, everything = false, atMost = Number.POSITIVE_INFINITY): number {
     const due = now - config.holdUs;
+    const before = counts.rows;
+    row.sampled_share = share();
     let at = 0;
-    for (; at < dirty.length; at++) {
+    for (; at < dirty.length && counts.rows - before < atMost; at++) {
       const connection = dirty[at]!;
       if (!everything && connection.dirtySince > due) break;
-      fill(row, connection, directory, now);
-      row.number = counts.rows++;
-      emit(row);
+      report(connection, now, emit);
       clear(connection);
     }
     dirty = at === dirty.length ? [] : dirty.slice(at);
-    return at;
+    return counts.rows - before;
   }
 
-  function fill(row: FlowRow, connection: Connection, directory: Directory, now: number): void {
-    const endpoint = directory.endpointAt(connection.ofport);
-    const port = directory.portAt(connection.ofport);
-    const peer = endpoint && directory.peerOf(endpoint, connection.peerAddress);
-    if (connection.side === 0) connection.side = guessSide(connection);
-    if (connection.id === 0n) connection.id = connectionId(connection, endpoint ? directory.spaceOf(endpoint) : '');
+  function report(connection: Connection, now: number, emit: EmitRow): void {
+    fill(row, connection, now);
+    if (hasCounted(connection)) {
+      row.start = connection.start;
+      row.end = connection.end;
+      row.tx_octets = connection.txOctets;
+      row.tx_packets = connection.txPackets;
+      row.rx_octets = connection.rxOctets;
+      row.rx_packets = connection.rxPackets;
+      names.allow(row, connection.allowRule);
+      counts.rows++;
+      emit(row);
+    }
+    if (connection.refusals === undefined) return;
+    row.tx_octets = 0;
+    row.tx_packets = 0;
+    row.rx_octets = 0;
+    row.rx_packets = 0;
+    for (let each: Refusal | undefined = connection.refusals; each !== undefined; each = each.next) {
+      row.start = each.start;
+      row.end = each.end;
+      row.drop_octets = each.octets;
+      row.drop_packets = each.packets;
+      names.refuse(row, each.point);
+      counts.rows++;
+      emit(row);
+    }
+    row.drop_octets = 0;
+    row.drop_packets = 0;
+  }
+
+  function fill(row: FlowRow, connection: Connection, now: number): void {
+    const { isFolded } = connection;
+    const until = hasCounted(connection) ? connection.end : (connection.refusals?.end ?? now);
+    const endpoint = names.identify(row, connection.zone, isFolded ? NO_ADDRESS : connection.peerAddress, until);
+    if (connection.side === 0 && !isFolded) connection.side = guessSide(connection);
+    if (connection.id === 0n && !isFolded)
+      connection.id = connectionId(connection, endpoint ? deps.directory().spaceOf(endpoint) : '');
     if (endpoint === undefined) counts.unattributed++;
 
     row.time = now;
-    row.start = connection.start;
-    row.end = connection.end;
     row.opened = connection.opened;
-    row.end_reason = END_REASONS[connection.endReason] ?? '';
-    row.endpoint = port?.ifaceId ?? '';
-    row.vm_uuid = endpoint?.vmUuid ?? port?.vmUuid ?? '';
-    row.vm = endpoint?.vm ?? port?.vmName ?? '';
-    row.project = endpoint?.project ?? '';
-    row.application = endpoint?.application ?? '';
-    row.network = endpoint?.network ?? '';
-    row.vni = endpoint?.vni ?? 0;
+    row.end_reason = isFolded ? 'folded' : (END_REASONS[connection.endReason] ?? '');
     row.ethertype = connection.ethertype;
     row.protocol = connection.protocol;
     row.local_address = connection.localAddress === 0 ? NO_ADDRESS : connection.localAddress;
@@ -256,40 +304,16 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     row.peer_port = connection.peerPort;
     row.icmp_type = connection.icmpType;
     row.icmp_code = connection.icmpCode;
-    row.peer_endpoint = peer?.ifaceId ?? '';
-    row.peer_vm_uuid = peer?.vmUuid ?? '';
-    row.peer_vm = peer?.vm ?? '';
-    row.peer_project = peer?.project ?? '';
-    row.peer_application = peer?.application ?? '';
-    row.peer_network = peer?.network ?? '';
-    row.peer_host = peer?.host ?? '';
     row.side = connection.side === 1 ? 'client' : connection.side === 2 ? 'server' : 'unknown';
-    row.tx_octets = connection.txOctets;
-    row.tx_packets = connection.txPackets;
-    row.rx_octets = connection.rxOctets;
-    row.rx_packets = connection.rxPackets;
-    row.drop_octets = connection.dropOctets;
-    row.drop_packets = connection.dropPackets;
-    const number = connection.dropPoint === 0 ? connection.allowRule : connection.dropPoint;
-    const rule = number >= FIRST_RULE ? deps.rule(number) : undefined;
-    row.rule_number = number >= FIRST_RULE ? number : 0;
-    row.rule = rule ? pathOf(rule) : '';
-    row.policy = rule?.policy ?? '';
-    if (connection.dropPoint === 0) {
-      row.verdict = 'allow';
-      row.reason = '';
-    } else if (connection.dropPoint >= FIRST_RULE) {
-      row.verdict = 'deny';
-      row.reason = 'POLICY_DENY';
-    } else {
-      row.verdict = connection.dropPoint === DROP_REASONS.DEFAULT_DENY.number ? 'deny' : 'drop';
-      row.reason = REASON_NAMES.get(connection.dropPoint) ?? `REASON_${connection.dropPoint}`;
-    }
-    row.tunnel_peer =
-      peer?.encapAddress === undefined || peer.encapAddress === config.encapAddress ? NO_ADDRESS : peer.encapAddress;
-    row.identity_source = endpoint?.identitySource ?? (port ? 'ovsdb' : '');
-    row.identity_confidence = endpoint?.confidence ?? (port ? 50 : 0);
     row.connection = connection.id;
+  }
+
+  function evict(now: number, idle: number): number {
+    return table.evict((connection) => {
+      const { previous } = connection;
+      if (previous !== undefined && now - previous.lastSeen > idle) connection.previous = undefined;
+      return connection.dirtySince === 0 && now - connection.lastSeen > idle;
+    });
   }
 
   return {
@@ -304,13 +328,20 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     add,
     flush,
     /** Forgets connections that nobody has heard of for `idleUs`. */
-    evict: (now: number): number =>
-      table.evict((connection) => {
-        const { previous } = connection;
-        if (previous !== undefined && now - previous.lastSeen > config.idleUs) connection.previous = undefined;
-        return connection.dirtySince === 0 && now - connection.lastSeen > config.idleUs;
-      }),
+    evict: (now: number): number => evict(now, idleUs),
   };
+}
+
+/** Where the sample's packets are added to. */
+function refusalOf(connection: Connection, { point: wanted, start, end }: FlowSample): Refusal {
+  let count = 0;
+  for (let each = connection.refusals; each !== undefined; each = each.next, count++)
+    if (each.point === wanted) return each;
+  const point = count < MOST_REFUSALS ? wanted : SEVERAL;
+  if (point !== wanted && connection.refusals?.point === SEVERAL) return connection.refusals;
+  const refusal: Refusal = { point, start, end, octets: 0, packets: 0, next: connection.refusals };
+  connection.refusals = refusal;
+  return refusal;
 }
 
 /** Without a decision's record: whose packet was first; failing that, the higher port is the client's, as ephemeral ports are. */
@@ -327,9 +358,7 @@ function clear(connection: Connection): void {
   connection.txPackets = 0;
   connection.rxOctets = 0;
   connection.rxPackets = 0;
-  connection.dropOctets = 0;
-  connection.dropPackets = 0;
-  connection.dropPoint = 0;
+  connection.refusals = undefined;
   connection.endReason = 0;
   connection.segment = undefined;
 }

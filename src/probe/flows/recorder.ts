@@ -1,12 +1,16 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION } from '../../model/flow.ts';
 import { createBlockWriter } from '../../wire/native/block-writer.ts';
 import type { IdentityHistory } from '../identity/history.ts';
 import { hourOf, type Ledger } from '../ledger.ts';
 import { writeZstdFrame } from './compress.ts';
 import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
+import type { EmitRow, RowSource } from './row-source.ts';
 
 /** A clock that NTP slews drifts by less than that between two looks. */
 const CLOCK_STEP_US = 1_000_000;
+/** Rows that are made at a stretch: with a few microseconds a row, nothing else of the agent waits for longer than it takes to notice. */
+const STRETCH_ROWS = 1000;
 
 export interface RecorderConfig extends JoinConfig {
   /** Rows after which a block is closed. */
@@ -36,15 +40,20 @@ export interface RecorderDeps extends JoinDeps {
   readonly monotonic?: () => number;
   /** Shown every row. */
   readonly identities?: Pick<IdentityHistory, 'see'>;
+  /** What makes rows beside the join. */
+  readonly sources?: readonly RowSource[];
 }
 
 /**
- * From IPFIX records to blocks of flow rows. `epoch` names this run of the agent; with the sequence a reader can tell a repeated block from a new one.
+ * From IPFIX records, and the rows of other sources, to blocks of flow rows. `epoch` names this run of the agent; with the sequence a reader can tell a repeated block from a new one.
  */
 export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
   const { epoch } = config;
   const { monotonic = () => performance.now() } = deps;
   const join = createJoin(config, deps);
+  const sources: readonly RowSource[] = [join, ...(deps.sources ?? [])];
+  /** Number of the next row. */
+  let next = 0;
   const writer = createBlockWriter(FLOW_COLUMNS);
   let sequence = 0;
   let firstTime = 0;
@@ -53,6 +62,8 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
   let timer: NodeJS.Timeout | undefined;
   let lastEviction = deps.now();
   let delivery: Promise<void> = Promise.resolve();
+  let isTicking = false;
+  let ticking: Promise<void> = Promise.resolve();
   const counts = { blocks: 0, octets: 0, rowsDelivered: 0, rowsFailed: 0, clockSteps: { forward: 0, back: 0 } };
   let clocks = { wall: deps.now(), monotonic: monotonic() };
 
@@ -62,7 +73,7 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     const block = writer.finish();
     // All rows of a block have one time, so it is of one hour.
     const hour = hourOf(blockTime);
-    const next = join.counts.rows;
+    const behind = next;
     const headers = {
       'content-type': 'application/vnd.clickhouse.native',
       'content-encoding': 'zstd',
@@ -74,7 +85,7 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
       epoch: String(epoch),
       sequence: String(sequence++),
       hour: String(hour),
-      'first-number': String(next - rows),
+      'first-number': String(behind - rows),
     };
     writer.reset();
     // Compression runs off the main thread; the chain keeps the blocks in order.
@@ -83,13 +94,13 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
       try {
         const value = await writeZstdFrame(block);
         await deps.deliver({ rows, value, headers });
-        deps.ledger?.observe(hour, next - rows, next);
+        deps.ledger?.observe(hour, behind - rows, behind);
         counts.blocks++;
         counts.octets += value.length;
         counts.rowsDelivered += rows;
       } catch (error) {
         counts.rowsFailed += rows;
-        deps.ledger?.drop({ stage: 'recorder', reason: 'not_kept', epoch, hour, rows, first: next - rows });
+        deps.ledger?.drop({ stage: 'recorder', reason: 'not_kept', epoch, hour, rows, first: behind - rows });
         deps.onError(error, rows);
       }
     });
@@ -104,26 +115,43 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     deps.onClockStep?.(step);
   }
 
-  function tick(everything: boolean): void {
+  const emit: EmitRow = (row) => {
+    row.number = next++;
+    if (writer.rows === 0) firstTime = row.start;
+    writer.appendRow(row);
+    deps.identities?.see(row);
+    if (writer.rows >= config.blockRows) close();
+  };
+
+  async function tick(everything: boolean): Promise<void> {
     watchClock();
     // A clock that is set back must not put rows into an hour that later numbers have left: time stands still until it is caught up.
     const now = Math.max(deps.now(), blockTime);
     blockTime = now;
-    join.flush(
-      now,
-      (row) => {
-        if (writer.rows === 0) firstTime = row.start;
-        writer.appendRow(row);
-        deps.identities?.see(row);
-        if (writer.rows >= config.blockRows) close();
-      },
-      everything,
-    );
+    const settlements: (() => Promise<void>)[] = [];
+    for (const source of sources) {
+      while (source.flush(now, emit, everything, STRETCH_ROWS) >= STRETCH_ROWS) await turn();
+      const settle = source.settle?.();
+      if (settle !== undefined) settlements.push(settle);
+    }
     close();
     if (now - lastEviction > config.idleUs / 4) {
       join.evict(now);
       lastEviction = now;
     }
+    for (const settle of settlements)
+      delivery = delivery.then(settle).catch((error: unknown) => deps.onError(error, 0));
+  }
+
+  /** One at a time. */
+  function look(): void {
+    if (isTicking) return;
+    isTicking = true;
+    ticking = tick(false)
+      .catch((error: unknown) => deps.onError(error, 0))
+      .finally(() => {
+        isTicking = false;
+      });
   }
 
   return {
@@ -140,12 +168,13 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
       for (const sample of samples) join.add(sample, now);
     },
     start(): void {
-      timer = setInterval(() => tick(false), config.tickMs);
+      timer = setInterval(look, config.tickMs);
     },
     /** Writes out everything that is open and resolves when it is delivered. */
     async stop(): Promise<void> {
       clearInterval(timer);
-      tick(true);
+      await ticking;
+      await tick(true);
       await delivery;
     },
   };

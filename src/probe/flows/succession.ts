@@ -56,7 +56,7 @@ export function isPredecessors(connection: Connection, start: number, end: numbe
 export function addToSegment(connection: Connection, sample: CountedPackets, isSent: boolean, now: number): void {
   const { start, end } = sample;
   const isFirstDirection = connection.side === 0 || (connection.side === 1) === isSent;
-  if (isFirstDirection && connection.dirtySince !== 0 && start > connection.end && answeredAt(connection) !== 0)
+  if (isFirstDirection && hasCounted(connection) && start > connection.end && answeredAt(connection) !== 0)
     connection.segment = {
       since: now,
       start,
@@ -79,21 +79,17 @@ export function addToSegment(connection: Connection, sample: CountedPackets, isS
   }
 }
 
+/** Whether the open interval has packets that were sent or delivered; it may have refused ones alone. */
+export const hasCounted = ({ txPackets, rxPackets }: Counters): boolean => txPackets > 0 || rxPackets > 0;
+
 /**
- * Hands what belongs to the successor over to it: the whole open interval, where that began with the successor's first packet, or the last
- * segment of it. What the connection has left is still to be reported: see `dirtySince` of both.
+ * Hands what belongs to the successor over to it: all that was counted in the open interval, where that began with the successor's first packet, or the
+ * last segment of it; and what was refused since. What the connection has left is still to be reported: see `dirtySince` of both.
  */
 export function handOver(connection: Connection, successor: Connection, start: number): void {
-  const { segment } = connection;
-  if (connection.dirtySince !== 0 && connection.start >= start - SAME_PACKET_US) {
-    take(successor, connection, connection.dirtySince, connection.start, connection.end);
-    successor.dropOctets = connection.dropOctets;
-    successor.dropPackets = connection.dropPackets;
-    successor.dropPoint = connection.dropPoint;
-    connection.dirtySince = 0;
-    connection.dropOctets = 0;
-    connection.dropPackets = 0;
-    connection.dropPoint = 0;
+  const { segment, dirtySince } = connection;
+  if (hasCounted(connection) && connection.start >= start - SAME_PACKET_US) {
+    take(successor, connection, dirtySince, connection.start, connection.end);
     subtract(connection, connection);
   } else if (segment !== undefined && Math.abs(segment.start - start) <= SAME_PACKET_US) {
     take(successor, segment, segment.since, segment.start, connection.end);
@@ -101,6 +97,21 @@ export function handOver(connection: Connection, successor: Connection, start: n
     subtract(connection, segment);
   }
   connection.segment = undefined;
+  handOverRefusals(connection, successor, start);
+  if (successor.refusals !== undefined && successor.dirtySince === 0) successor.dirtySince = dirtySince;
+  if (!hasCounted(connection) && connection.refusals === undefined) connection.dirtySince = 0;
+}
+
+function handOverRefusals(connection: Connection, successor: Connection, start: number): void {
+  let each = connection.refusals;
+  connection.refusals = undefined;
+  while (each !== undefined) {
+    const { next } = each;
+    const owner = each.start >= start - SAME_PACKET_US ? successor : connection;
+    each.next = owner.refusals;
+    owner.refusals = each;
+    each = next;
+  }
 }
 
 type Counters = Pick<Segment, 'txOctets' | 'txPackets' | 'rxOctets' | 'rxPackets'>;

@@ -1,0 +1,16 @@
+import type { FlowRow } from '../../model/flow.ts';
+
+/** Gives a row away; its number is the taker's. The row object is used again for the next one. */
+export type EmitRow = (row: FlowRow) => void;
+
+/** What makes flow rows, and is asked for them. */
+export interface RowSource {
+  /**
+   * Emits rows that are due at `now` (microseconds since the epoch), or all that is open with `everything`; at most about `most`, so that nothing else
+   * waits for long: it is asked again until it has fewer.
+   * @returns how many were emitted
+   */
+  flush(now: number, emit: EmitRow, everything?: boolean, most?: number): number;
+  /** Asked when no row is left: what is to be done as soon as all that were emitted are kept; undefined: nothing. */
+  settle?(): (() => Promise<void>) | undefined;
+}
