@@ -1,7 +1,7 @@
 import { Gauge, type Registry } from 'prom-client';
 import type { ControllerSwitch } from './control/controller.ts';
 import { createOpenFlowConnection, type OpenFlowConfig } from './link/openflow.ts';
-import { REGISTERS, TRACE_OPTION } from './model/datapath.ts';
+import { DROP_SAMPLES, REGISTERS, TRACE_OPTION } from './model/datapath.ts';
 import type { SondeError } from './model/errors.ts';
 import type { TracedPacket } from './trace/observe.ts';
 import type { TraceSwitch } from './trace/trace-point.ts';
@@ -62,7 +62,15 @@ export function createAgentSwitch(config: Pick<OpenFlowConfig, 'runDir' | 'bridg
         })),
         ...add.map((flow): Bundle[number] => ({ type: 'flow_mod', command: 'add', ...flow })),
       ]),
-    flushZone: flows.ctFlushZone,
+    async meters(numbers) {
+      const has = new Set((await flows.meterConfigs()).map(({ meter }) => meter));
+      const band = { type: 'drop', rate: DROP_SAMPLES.perSecond, burst: DROP_SAMPLES.burst } as const;
+      const missing = numbers.filter((meter) => !has.has(meter));
+      await flows.meters(
+        'add',
+        missing.map((meter) => ({ meter, pktps: true, burst: true, stats: true, bands: [band] })),
+      );
+    },
   };
   const trace: TraceSwitch = {
     connected: () => packets.up,
@@ -81,6 +89,8 @@ export function createAgentSwitch(config: Pick<OpenFlowConfig, 'runDir' | 'bridg
   return {
     control,
     trace,
+    /** Forgets the connections of a conntrack zone. */
+    flushZone: flows.ctFlushZone,
     start(): void {
       flows.start();
       packets.start();

@@ -177,6 +177,7 @@ const RULE_NAMES = Array.from(
 const DIRECTORY = createDirectory({
   ports: ENDPOINT_LIST.slice(0, LOCAL).map(({ ifaceId, name }, at) => ({
     ofport: at + 1,
+    zone: at + 1,
     ifaceId,
     name: `tap-${name}`,
   })),

@@ -8,7 +8,9 @@ import type { LocalPort } from '../model/local-port.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { formatIp, type IpAddress } from '../wire/address.ts';
 import type { Flow } from '../wire/openflow/flow.ts';
+import { NOBODYS_METER } from './compile/build.ts';
 import { createCompiler } from './compile/compile.ts';
+import type { CompileInput } from './compile/topology.ts';
 import { diff, type FlowSet, flowSet } from './diff.ts';
 import { createLocations } from './locations.ts';
 import { METRICS } from './metrics.ts';
@@ -25,8 +27,8 @@ export interface ControllerSwitch {
   readonly dump: () => Promise<readonly Flow[]>;
   /** All or nothing; resolves when a barrier has confirmed it. */
   readonly apply: (change: { readonly add: readonly Flow[]; readonly remove: readonly Flow[] }) => Promise<void>;
-  /** Forgets the connections of a conntrack zone. */
-  readonly flushZone: (zone: number) => Promise<void>;
+  /** Makes sure that a meter of so many packets a second is there under each of the numbers. */
+  readonly meters: (numbers: readonly number[]) => Promise<void>;
 }
 
 /** The host's vNICs. */
@@ -35,6 +37,7 @@ interface ControllerPorts {
   readonly known: () => boolean;
   readonly ports: () => readonly LocalPort[];
   readonly tunnelOfport: () => number | undefined;
+  readonly countedBy: () => CompileInput['countedBy'];
   readonly onPorts: (listener: () => void) => void;
 }
 
@@ -51,6 +54,9 @@ export interface ControllerDeps {
   readonly ports: ControllerPorts;
   readonly bus: Pick<Bus, 'produce'>;
   readonly ovsVersion: () => string;
+  readonly datapath: () => string | undefined;
+  /** What stands against the host, beside what the controller itself finds. */
+  readonly warnings: () => readonly { readonly code: string; readonly message: string }[];
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   readonly log: Pick<Logger, 'info' | 'warn'>;
@@ -83,8 +89,8 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
   let realized = { revision: 0, at: 0 };
   let error: HostStatus['error'];
   let failures = 0;
-  /** Endpoint by conntrack zone as of the last bundle; undefined before the first. */
-  let zones: ReadonlyMap<number, string> | undefined;
+  /** Meters that the switch has. */
+  let metered: ReadonlySet<number> = new Set();
 
   let isReady = false;
   let isRunning = false;
@@ -137,11 +143,12 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
         ports,
         tunnel: deps.ports.tunnelOfport(),
         encapAddress: config.encapAddress,
+        countedBy: deps.ports.countedBy(),
       }),
     );
     const change = diff(wanted, installed);
     const isChanged = change.add.length > 0 || change.remove.length > 0;
-    await flushTakenOver(ports);
+    await ensureMeters(ports);
     if (isChanged) {
       // After a refused bundle nothing is certain but what a dump says.
       installed = undefined;
@@ -164,16 +171,12 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
     if (isNews || isChanged || hadError) publishStatus();
   }
 
-  /** A port that takes over an ofport must not inherit the connections of the one before. */
-  async function flushTakenOver(ports: readonly LocalPort[]): Promise<void> {
-    const next = new Map(ports.map((port) => [port.ofport, port.ifaceId]));
-    const before = zones;
-    // At start nothing is known to be new: a restarted agent must not cut what runs.
-    if (before !== undefined) {
-      const fresh = ports.filter(({ ofport, ifaceId }) => before.get(ofport) !== ifaceId);
-      await Promise.all(fresh.map(({ ofport }) => deps.switch.flushZone(ofport)));
-    }
-    zones = next;
+  /** Flows that name a meter are refused while it is not there. Those of vNICs that went stay until the switch restarts: they cost nothing. */
+  async function ensureMeters(ports: readonly LocalPort[]): Promise<void> {
+    const missing = [NOBODYS_METER, ...ports.map(({ zone }) => zone)].filter((meter) => !metered.has(meter));
+    if (missing.length === 0) return;
+    await deps.switch.meters(missing);
+    metered = new Set([...metered, ...missing]);
   }
 
   function failed(cause: unknown): void {
@@ -192,6 +195,7 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
   }
 
   function publishStatus(): void {
+    const datapath = deps.datapath();
     const status: HostStatus = {
       host: config.host,
       encapAddress: formatIp(config.encapAddress),
@@ -203,6 +207,8 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
       flows: installed?.size ?? 0,
       endpoints: deps.ports.ports().length,
       ...(error === undefined ? {} : { error }),
+      warnings: [...deps.warnings()],
+      ...(datapath === undefined ? {} : { datapath }),
       capabilities: [...CAPABILITIES],
     };
     publisher.put('sonde.hosts', config.host, status);
@@ -221,6 +227,7 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
       deps.ports.onPorts(trigger);
       deps.switch.onConnected(() => {
         installed = undefined;
+        metered = new Set();
         trigger();
       });
       heartbeat = setInterval(publishStatus, config.heartbeatMs);

@@ -6,6 +6,7 @@ import type { Topic } from '../bus/topics.ts';
 import { isKind, type StoredDocument, type Tier } from '../model/documents.ts';
 import { type Endpoint, EndpointLocation, resolveEndpoints } from '../model/endpoint.ts';
 import { HostStatus } from '../model/host.ts';
+import { parseIpv4 } from '../wire/address.ts';
 import { createIntentReader, type IntentState } from './intents/state.ts';
 
 /** A rule as others name it. Rules that are gone stay known: rows and traces still carry their numbers. */
@@ -103,6 +104,13 @@ export function createWorld({ bus }: WorldDeps) {
     documents: (): readonly StoredDocument[] => documents,
     endpoints: (): readonly Endpoint[] => (endpoints ??= resolveEndpoints(documents, locations.rows)),
     locations: (): ReadonlyMap<string, EndpointLocation> => locations.rows,
+    /** Underlay IPv4 addresses of all hosts with endpoints but that one. */
+    peerAddresses: (own: string): ReadonlySet<number> =>
+      new Set(
+        [...locations.rows.values()].flatMap(({ host, encapAddress }) =>
+          host === own ? [] : (parseIpv4(encapAddress) ?? []),
+        ),
+      ),
     hosts: (): ReadonlyMap<string, HostStatus> => hosts.rows,
     rule: (number: number): KnownRule | undefined => rules.get(number),
     routerOf: (network: string): string | undefined => routers.get(network),

@@ -1,9 +1,12 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { SondeError } from '../model/errors.ts';
 import type { LocalPort } from '../model/local-port.ts';
 import type { Operation } from '../wire/ovsdb/transaction.ts';
+import { addTunnel, type ExporterConfig, setExporter } from './bridge-setup.ts';
 import { createOvsdbClient, type OvsdbDeps } from './ovsdb.ts';
+import { readZoneMap, type ZoneMap, zoneKey } from './zone-map.ts';
 
 export interface IntegrationBridgeConfig {
   /** Path of ovsdb-server's socket. */
@@ -14,40 +17,32 @@ export interface IntegrationBridgeConfig {
   readonly tunnelPort: string;
 }
 
-/** How Open vSwitch exports what `sample()` sees. */
-export interface ExporterConfig {
-  /** Flow_Sample_Collector_Set id that the actions name. */
-  readonly collectorSet: number;
-  /** `address:port` that IPFIX goes to. */
-  readonly target: string;
-  /** Seconds after which the cache reports an active flow, 1 to 4,200. */
-  readonly activeTimeout: number;
-  /** Flows that the cache holds; beyond it the oldest is reported at once. */
-  readonly maxFlows: number;
-}
-
 export interface IntegrationBridgeEvents {
   /** The database is there and so is the bridge. */
   up: [];
   down: [reason: SondeError];
   /** Something to tell a person; the link goes on by itself. */
   trouble: [error: SondeError];
-  /** Ports came, went, or changed what identifies them. */
+  /** Ports came, went, or changed what identifies them. A port is told of once it has a zone. */
   ports: [ports: readonly LocalPort[]];
+  /** vNICs were plugged in or unplugged, or the map of zones is another one. */
+  zones: [];
   /** The tunnel port came, went, or has another OpenFlow port. */
   tunnel: [ofport: number | undefined];
 }
 
 const TABLES = {
   Open_vSwitch: ['bridges', 'external_ids', 'ovs_version', 'cur_cfg'],
-  Bridge: ['name', 'ports', 'protocols', 'datapath_type', 'fail_mode'],
+  Bridge: ['name', 'ports', 'protocols', 'datapath_type', 'fail_mode', 'external_ids'],
   Port: ['name', 'interfaces'],
-  Interface: ['name', 'ofport', 'external_ids', 'type', 'error', 'link_state', 'options'],
+  Interface: ['name', 'ofport', 'external_ids', 'type', 'error', 'link_state', 'mtu', 'options'],
   IPFIX: ['targets', 'cache_active_timeout', 'cache_max_flows', 'external_ids'],
   Flow_Sample_Collector_Set: ['id', 'bridge', 'ipfix', 'external_ids'],
 } as const;
 
-const OWNER = new Map([['sonde', 'agent']]);
+/** A vNIC on the bridge, whether it has a zone yet or not. */
+type Plugged = Omit<LocalPort, 'zone'>;
+
 const PROTOCOL = 'OpenFlow15';
 const NO_OFPORT = -1;
 /** How long ovs-vswitchd may take to put a change into effect. */
@@ -61,6 +56,8 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
   let ports: readonly LocalPort[] = [];
   let up = false;
   let tunnel: number | undefined;
+  let zoneMap: ZoneMap = readZoneMap(new Map());
+  let plugged: readonly Plugged[] = [];
 
   const root = () => [...client.rows('Open_vSwitch').values()][0];
   const bridgeRow = () => [...client.rows('Bridge')].find(([, row]) => row.name === config.bridge);
@@ -79,9 +76,9 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     return ofport === NO_OFPORT ? undefined : ofport;
   }
 
-  function readPorts(): readonly LocalPort[] {
+  function readPlugged(): readonly Plugged[] {
     return interfaces()
-      .flatMap((row): LocalPort[] => {
+      .flatMap((row): Plugged[] => {
         const ifaceId = row.external_ids.get('iface-id');
         if (ifaceId === undefined || row.ofport === undefined || row.ofport === NO_OFPORT) return [];
         const mac = readMac(row.external_ids.get('attached-mac'));
@@ -92,6 +89,7 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
             ofport: row.ofport,
             ifaceId,
             name: row.name,
+            ...(row.mtu === undefined ? {} : { mtu: row.mtu }),
             ...(mac === undefined ? {} : { mac }),
             ...(vmUuid === undefined ? {} : { vmUuid }),
             ...(vmName === undefined ? {} : { vmName }),
@@ -102,14 +100,24 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
   }
 
   function refresh(): void {
-    const isUp = client.up && bridgeRow() !== undefined;
-    const next = readPorts();
-    const isChanged = JSON.stringify(next) !== JSON.stringify(ports);
+    const row = bridgeRow()?.[1];
+    const isUp = client.up && row !== undefined;
+    const map = readZoneMap(row?.external_ids ?? new Map());
+    const present = readPlugged();
+    const isZonesChanged = !isDeepStrictEqual([map, present], [zoneMap, plugged]);
+    zoneMap = map;
+    plugged = present;
+    const next = plugged.flatMap((port): LocalPort[] => {
+      const zone = zoneMap.zones.get(port.ifaceId);
+      return zone === undefined ? [] : [{ ...port, zone }];
+    });
+    const isChanged = !isDeepStrictEqual(next, ports);
     ports = next;
     if (isUp && !up) {
       up = true;
       events.emit('up');
     }
+    if (isZonesChanged) events.emit('zones');
     if (isChanged) events.emit('ports', ports);
     const port = tunnelOfport();
     if (port !== tunnel) {
@@ -152,8 +160,32 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     get up(): boolean {
       return up;
     },
-    /** vNICs on the bridge, by ofport. */
+    /** vNICs on the bridge that have a zone, by ofport. */
     ports: (): readonly LocalPort[] => ports,
+    /** iface-ids of all vNICs on the bridge. */
+    plugged: (): readonly string[] => [...new Set(plugged.map((port) => port.ifaceId))],
+    zoneMap: (): ZoneMap => zoneMap,
+    /** Which datapath the bridge has: `system` is the kernel's; undefined while the bridge is not there. */
+    datapathType(): string | undefined {
+      const row = bridgeRow()?.[1];
+      return row === undefined ? undefined : row.datapath_type || 'system';
+    },
+    /**
+     * Writes zones of vNICs down, and forgets those of others, in one transaction.
+     * @throws SondeError OVS_BRIDGE_MISSING, OVSDB_REFUSED, OVS_UNREACHABLE
+     */
+    async setZones(assigned: ReadonlyMap<string, number>, released: readonly string[]): Promise<void> {
+      const found = bridgeRow();
+      if (found === undefined) throw missing();
+      const keys = [...released, ...assigned.keys()].map(zoneKey);
+      const pairs = new Map([...assigned].map(([ifaceId, zone]) => [zoneKey(ifaceId), String(zone)]));
+      // An insert leaves a key that is there as it is.
+      const mutations = [
+        ['external_ids', 'delete', keys],
+        ['external_ids', 'insert', pairs],
+      ] as const;
+      await client.transact([{ op: 'mutate', table: 'Bridge', where: { uuid: found[0] }, mutations }]);
+    },
     /** OpenFlow port of the tunnel; undefined while there is none. */
     tunnelOfport,
     /** A key of Open_vSwitch.external_ids, as sonde-encap-ip. */
@@ -206,7 +238,7 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
       }
       if (!interfaces().some((row) => row.name === config.tunnelPort))
         operations.push(...addTunnel(uuid, config.tunnelPort));
-      operations.push(...setExporter(uuid, exporter));
+      operations.push(...setExporter(uuid, exporter, collectorSetRow(exporter.collectorSet)?.[1].ipfix));
       if (operations.length > 0) await client.transact(operations);
     },
   };
@@ -215,61 +247,9 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     const bridge = bridgeRow()?.[0];
     return [...client.rows('Flow_Sample_Collector_Set')].find(([, set]) => set.bridge === bridge && set.id === id);
   }
-
-  function setExporter(bridge: string, exporter: ExporterConfig): Operation[] {
-    const row = {
-      targets: [exporter.target],
-      cache_active_timeout: exporter.activeTimeout,
-      cache_max_flows: exporter.maxFlows,
-      external_ids: OWNER,
-    };
-    const existing = collectorSetRow(exporter.collectorSet)?.[1];
-    if (existing?.ipfix !== undefined) return [{ op: 'update', table: 'IPFIX', where: { uuid: existing.ipfix }, row }];
-    const where = [
-      ['bridge', '==', bridge],
-      ['id', '==', exporter.collectorSet],
-    ] as const;
-    return [
-      { op: 'delete', table: 'Flow_Sample_Collector_Set', where },
-      { op: 'insert', table: 'IPFIX', row, uuidName: 'exporter' },
-      {
-        op: 'insert',
-        table: 'Flow_Sample_Collector_Set',
-        row: { bridge, id: exporter.collectorSet, ipfix: { namedUuid: 'exporter' }, external_ids: OWNER },
-      },
-    ];
-  }
 }
 
 export type IntegrationBridge = ReturnType<typeof createIntegrationBridge>;
-
-/** One port for all peers: each packet names its remote address and VNI (options remote_ip=flow, key=flow). */
-function addTunnel(bridge: string, name: string): Operation[] {
-  const options = new Map([
-    ['remote_ip', 'flow'],
-    ['key', 'flow'],
-  ]);
-  return [
-    {
-      op: 'insert',
-      table: 'Interface',
-      row: { name, type: 'geneve', options, external_ids: OWNER },
-      uuidName: 'iface',
-    },
-    {
-      op: 'insert',
-      table: 'Port',
-      row: { name, interfaces: [{ namedUuid: 'iface' }], external_ids: OWNER },
-      uuidName: 'port',
-    },
-    {
-      op: 'mutate',
-      table: 'Bridge',
-      where: { uuid: bridge },
-      mutations: [['ports', 'insert', [{ namedUuid: 'port' }]]],
-    },
-  ];
-}
 
 function readMac(text: string | undefined): number | undefined {
   if (text === undefined || !/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) return undefined;

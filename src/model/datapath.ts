@@ -3,11 +3,14 @@
  * (which writes the flows), the trace point (which reads registers out of packet-ins) and the probe (which reads observation points out of IPFIX).
  */
 
-/** Open vSwitch registers by meaning. 32 bits each. */
+/**
+ * Open vSwitch registers by meaning. 32 bits each. A local vNIC goes by its conntrack zone (see ZONES): its number in registers, observation
+ * domains and the connection table alike.
+ */
 export const REGISTERS = {
-  /** ofport of the local endpoint that sent the packet; 0 when it came out of a tunnel. */
+  /** Zone of the local vNIC that sent the packet; 0 when it came out of a tunnel. */
   source: 'reg1',
-  /** ofport of the local endpoint that gets the packet; 0 while unknown or remote. */
+  /** Zone of the local vNIC that gets the packet; 0 while unknown or remote. */
   destination: 'reg2',
   /** VNI of the network that the packet is in now; routing changes it. */
   network: 'reg3',
@@ -25,7 +28,7 @@ export const REGISTERS = {
   trace: 'reg9',
   /** Bit 0: the packet is traced. Bits 8-15: depth. Rides with the trace number in the Geneve option. */
   traceFlags: 'reg10',
-  /** ofport of the local endpoint whose rules judge the packet now; also its conntrack zone. */
+  /** Zone of the local vNIC whose rules judge the packet now. */
   judged: 'reg11',
   /** Which of the two judgements it is, see STAGES. */
   stage: 'reg12',
@@ -42,63 +45,67 @@ export const TRACE_FLAG_MARKED = 0x1;
 
 /**
  * The Geneve option that carries a trace between hosts: 8 bytes, trace number (32 bits) then trace flags (32 bits). Only marked packets have it.
- * Class 0xffff is the experimental range of RFC 8926 section 3.5.
+ * Class 0xffff is the experimental range of RFC 8926 section 3.5. Whether a packet has it is said by TRACE_TUNNEL_FLAG.
  */
 export const TRACE_OPTION = { class: 0xffff, type: 0x20, length: 8, index: 0, field: 'tun_metadata0' } as const;
 
-/** IPFIX observation domains. The point is an ofport in domains 1 and 2, a rule number or a drop reason in 3 and 4. */
-export const DOMAINS = {
-  /** A packet enters from a local vNIC. */
-  received: 1,
-  /** A packet is delivered to a local vNIC. */
-  delivered: 2,
-  /** A rule or built-in check of the sender's side decides: on each new connection, and on each packet that is dropped. */
-  egress: 3,
-  /** The same on the receiver's side. */
-  ingress: 4,
+/**
+ * Conntrack zones of vNICs: chosen by the agent, kept in OVSDB, and one vNIC's number on its host as long as rows of it can come. In the upper half,
+ * since OVN and Neutron give theirs from 1 up; zones from 0xc000 to 0xefff are left for NAT, and those above are Antrea's and OVN-Kubernetes'.
+ */
+export const ZONES = { first: 0x8000, last: 0xbfff } as const;
+
+/** ct_mark of each connection that the pipeline commits, in the zone of one of its two vNICs. DESTROY events of the kernel carry it; they carry no label. */
+export const CT_MARK = {
+  /** Always 1: the entry is Sonde's. */
+  ours: 0x8000_0000,
+  /** The vNIC of the zone opened the connection; else its peer did. */
+  client: 0x4000_0000,
+  /** Number of the rule that let the connection begin; 0: none applied. */
+  ruleMask: 0x3fff_ffff,
+  ruleBits: 30,
 } as const;
 
-/**
- * What a sample is about. An IPFIX observation domain is `kind << 16 | zone`, the zone being that of the vNIC that sent or should have got the packet (0:
- * nobody's). The point is a rule number (3, 4), a rule number or a drop reason (5, 6), or 0.
- */
+/** What an IPFIX record is about: the upper half of its observation domain. The lower half is the vNIC's zone; 0: nobody's. */
 export const OBSERVATIONS = {
-  /** A packet enters from a local vNIC. */
+  /** A packet enters from the vNIC. Point 0. */
   received: 1,
-  /** A packet is delivered to a local vNIC. */
+  /** A packet is delivered to the vNIC. Point 0. */
   delivered: 2,
-  /** A rule of the sender's side lets a new connection begin. */
+  /** The sender's side lets a connection begin. The point is the rule's number; 0: no rule applied. */
   egressAllow: 3,
   /** The same on the receiver's side. */
   ingressAllow: 4,
-  /** The sender's side drops a packet: by a denying rule, or by a built-in check. */
+  /** The sender's side drops a packet. The point is the number of the rule that denies it, or a drop reason (below FIRST_RULE). */
   egressDrop: 5,
   /** The same on the receiver's side. */
   ingressDrop: 6,
 } as const;
+export type ObservationName = keyof typeof OBSERVATIONS;
 
-export type ObservationKind = (typeof OBSERVATIONS)[keyof typeof OBSERVATIONS];
-
-export const domainOf = (kind: ObservationKind, zone: number): number => (kind << 16) | zone;
-/** Any 16 bits: what comes by UDP need not be one of OBSERVATIONS. */
+/** Observation domain, 32 bits. */
+export const domainOf = (kind: (typeof OBSERVATIONS)[ObservationName], zone: number): number => (kind << 16) | zone;
+/** One of OBSERVATIONS, or a number that this version does not know. */
 export const kindOf = (domain: number): number => domain >>> 16;
 export const zoneOf = (domain: number): number => domain & 0xffff;
 
-/** ct_mark of each connection that the pipeline commits. Unsigned: bitwise results need `>>> 0`. */
-export const CT_MARK = {
-  /** Always set. */
-  ours: 0x80000000,
-  /** The vNIC of the zone opened the connection; not set: its peer did. */
-  client: 0x40000000,
-  /** Number of the rule that let it begin; 0: none applied. */
-  ruleMask: 0x3fffffff,
-} as const;
+/**
+ * Geneve's O bit (RFC 8926 section 3.4), set on marked packets only. The kernel's datapath cannot match that an option is absent (its netlink carries no mask for
+ * options that the key lacks: `tun_metadata_to_geneve_nlattr_mask` of Open vSwitch), so a megaflow of ordinary packets would take marked ones with it.
+ */
+export const TRACE_TUNNEL_FLAG = { field: 'tun_flags', bit: 0x1 } as const;
+
+/**
+ * Packets a second that are reported of what one vNIC has dropped, beyond a first burst; the totals come from the counters of flows. Ten vNICs under a flood then
+ * cost ovs-vswitchd some 1,000 upcalls a second.
+ */
+export const DROP_SAMPLES = { perSecond: 100, burst: 100 } as const;
 
 /** The Flow_Sample_Collector_Set that every sample() names. */
 export const COLLECTOR_SET = 1;
 
 /**
- * Why the pipeline drops a packet. Numbers below 1,000 are built-in reasons and double as observation points; rule numbers start at FIRST_RULE.
+ * Why the pipeline drops a packet. Numbers below FIRST_RULE are built-in reasons and double as observation points; rule numbers start at FIRST_RULE.
  * `failure-causes` are the words of a verdict.
  */
 export const DROP_REASONS = {

@@ -119,6 +119,16 @@ export const ERRORS = {
     says: 'The Open vSwitch database at {where} refused {what}: {why}.',
     do: 'Correct what the reason names; nothing of the transaction was applied.',
   },
+  ZONES_EXHAUSTED: {
+    status: 503,
+    says: 'The bridge at {where} has {wanted} more vNICs than there are conntrack zones for them: only {given} could be given one, and the others carry no traffic.',
+    do: 'Zones of vNICs that went become free ten minutes later; look for iface-ids of vNICs that are gone in Bridge.external_ids (sonde-ct-zone-*).',
+  },
+  ZONE_MAP_EDITED: {
+    status: 409,
+    says: 'The bridge at {where} has "{found}" as the conntrack zone of {endpoint}, which is no zone of Sonde or stands twice; that vNIC gets another one, and its connections begin anew.',
+    do: 'Leave the keys sonde-ct-zone-* of Bridge.external_ids to the agent; find out who wrote them.',
+  },
   UNIXCTL_REFUSED: {
     status: 409,
     says: 'ovs-vswitchd at {where} refused the command {command}: {why}.',
@@ -363,6 +373,16 @@ export const ERRORS = {
     status: 409,
     says: 'The bridge at {where} does not speak OpenFlow 1.5; it offers {versions}.',
     do: 'Allow it: ovs-vsctl add bridge {bridge} protocols OpenFlow15; the agent keeps trying.',
+  },
+  UNDERLAY_MTU_SMALL: {
+    status: 409,
+    says: 'Packets of full size do not reach other hosts: the way to {peer} is {device} with an MTU of {mtu}, vNICs have up to {inner}, and a tunnel needs {needed}.',
+    do: 'Raise the MTU of {device} and of the fabric behind it to {needed} or more (62 above that of the vNICs, so that traced packets fit too), or lower that of the vNICs.',
+  },
+  UNDERLAY_MTU_TIGHT: {
+    status: 409,
+    says: 'Traced packets of full size do not reach other hosts, while ordinary ones do: the way to {peer} is {device} with an MTU of {mtu}, vNICs have up to {inner}, and a traced packet needs {needed}.',
+    do: 'Raise the MTU of {device} and of the fabric behind it to {needed}, or leave it: traces of smaller packets work.',
   },
   CLOCK_STEPPED: {
     status: 503,

@@ -18,6 +18,10 @@ export const HostStatus = Type.Object({
   endpoints: Type.Integer({ minimum: 0 }),
   /** What keeps the newest revision from being realized. */
   error: Type.Optional(Type.Object({ code: Type.String(), message: Type.String() })),
+  /** What stands against the host beside that, by code of the catalogue. */
+  warnings: Type.Optional(Type.Array(Type.Object({ code: Type.String(), message: Type.String() }))),
+  /** Which datapath the bridge has, as Open vSwitch calls it: `system` is the kernel's. */
+  datapath: Type.Optional(Type.String()),
   capabilities: Type.Array(Type.String()),
 });
 export type HostStatus = Static<typeof HostStatus>;

@@ -2,15 +2,14 @@
 export interface LocalPort {
   /** OpenFlow port number, 1..65279. */
   readonly ofport: number;
-  /**
-   * Conntrack zone, 1..65535: the endpoint's local number on this host, in registers and observations as well. Never given again while rows of its former
-   * owner can come. Without one: the ofport.
-   */
-  readonly zone?: number;
+  /** Conntrack zone: the vNIC's number on this host, see ZONES. */
+  readonly zone: number;
   /** external_ids:iface-id, which the hypervisor sets: the endpoint's name everywhere. */
   readonly ifaceId: string;
   /** Name of the interface on the host, as tap0. */
   readonly name: string;
+  /** Its MTU on the host, octets; 0 while the switch does not say. */
+  readonly mtu?: number;
   /** external_ids:attached-mac, 48 bits. */
   readonly mac?: number;
   /** external_ids:vm-id. */
@@ -18,5 +17,3 @@ export interface LocalPort {
   /** external_ids:sonde-vm-name or libvirt's name, where set. */
   readonly vmName?: string;
 }
-
-export const zoneOfPort = ({ zone, ofport }: LocalPort): number => zone ?? ofport;

@@ -24,7 +24,7 @@ export interface ObservationSetting {
   /** Microseconds since the epoch. */
   readonly at: number;
   readonly sequence: number;
-  readonly endpointAt: (ofport: number) => Observation['endpoint'];
+  readonly endpointAt: (zone: number) => Observation['endpoint'];
   readonly tableName: (table: number) => string | undefined;
 }
 

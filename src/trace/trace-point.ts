@@ -36,10 +36,10 @@ export interface TracePointConfig {
 export interface TracePointDeps {
   readonly bus: Bus;
   readonly switch: TraceSwitch;
-  /** OpenFlow port of a local endpoint by its iface-id; undefined where it is not here. */
-  readonly portOf: (ifaceId: string) => number | undefined;
-  /** The local endpoint behind an OpenFlow port. */
-  readonly endpointAt: (ofport: number) => Observation['endpoint'];
+  /** Where a local endpoint is plugged in, by its iface-id; undefined where it is not here. */
+  readonly portOf: (ifaceId: string) => { readonly ofport: number; readonly zone: number } | undefined;
+  /** The local endpoint of a zone. */
+  readonly endpointAt: (zone: number) => Observation['endpoint'];
   readonly tableName: (table: number) => string | undefined;
   /** Microseconds since the epoch, UTC. */
   readonly now: () => number;
@@ -130,8 +130,8 @@ export function createTracePoint(config: TracePointConfig, deps: TracePointDeps)
       say({ point: 'failed', reason, error });
     };
     const { ifaceId, name } = request.source;
-    const inPort = ifaceId === null ? undefined : deps.portOf(ifaceId);
-    if (inPort === undefined) {
+    const port = ifaceId === null ? undefined : deps.portOf(ifaceId);
+    if (port === undefined) {
       return fail('VIF_DOWN', `no port of ${config.host} carries ${name} (iface-id ${ifaceId}) now`);
     }
     if (!deps.switch.connected()) return fail('CONTROLLER_DOWN', 'its agent has no OpenFlow connection to the switch');
@@ -139,10 +139,10 @@ export function createTracePoint(config: TracePointConfig, deps: TracePointDeps)
     injecting.add(request.number);
     try {
       const frame = buildFrame(request);
-      await deps.switch.inject({ inPort, trace: request.number, traceFlags: TRACE_FLAG_MARKED, frame });
+      await deps.switch.inject({ inPort: port.ofport, trace: request.number, traceFlags: TRACE_FLAG_MARKED, frame });
       injecting.delete(request.number);
       requests.inc({ outcome: 'injected' });
-      say({ point: 'injected', endpoint: deps.endpointAt(inPort), packet: describeFrame(frame) });
+      say({ point: 'injected', endpoint: deps.endpointAt(port.zone), packet: describeFrame(frame) });
     } catch (error) {
       injecting.delete(request.number);
       fail('INJECTION_FAILED', error instanceof Error ? error.message : String(error));

@@ -4,8 +4,10 @@ import { compile, createCompiler } from '../../src/control/compile/compile.ts';
 import type { CompileInput } from '../../src/control/compile/topology.ts';
 import { diff, flowKey, flowSet } from '../../src/control/diff.ts';
 import { createIntentReader } from '../../src/control/intents/state.ts';
+import { FIRST_RULE, ZONES } from '../../src/model/datapath.ts';
 import { resolveEndpoints } from '../../src/model/endpoint.ts';
-import { encapOf, locations, NAMES, OFPORTS, planFor, randomPolicies, TUNNEL } from '../support/random-world.ts';
+import type { Flow } from '../../src/wire/openflow/flow.ts';
+import { encapOf, locations, NAMES, planFor, portOf, randomPolicies, TUNNEL } from '../support/random-world.ts';
 
 /** One change: other policies, another set of local ports, endpoints elsewhere, a tunnel or none. */
 const step = fc.record(
@@ -40,8 +42,15 @@ describe('a compiler with a memory', () => {
             placed = change.placed ?? placed;
             endpoints = resolveEndpoints(documents, new Map(placed.map((id) => [id, locations.get(id)!])));
           }
-          const ports = local.map((name) => ({ ofport: OFPORTS.get(name)!, ifaceId: `iface-${name}`, name }));
-          const input: CompileInput = { documents, endpoints, ports, tunnel, encapAddress: encapOf(1) };
+          const ports = local.map(portOf);
+          const input: CompileInput = {
+            documents,
+            endpoints,
+            ports,
+            tunnel,
+            encapAddress: encapOf(1),
+            countedBy: 'ipfix',
+          };
           const [got, want] = [remembering(input), compile(input)];
           expect(got).toEqual(want);
           // No two flows share an identity, so none hides another.
@@ -59,13 +68,14 @@ describe('a compiler with a memory', () => {
         const remembering = createCompiler();
         const inputOf = (endpoints?: CompileInput['endpoints']): CompileInput => {
           const documents = [...reader.state.documents.values()];
-          const ports = NAMES.map((name) => ({ ofport: OFPORTS.get(name)!, ifaceId: `iface-${name}`, name }));
+          const ports = NAMES.map(portOf);
           return {
             documents,
             endpoints: endpoints ?? resolveEndpoints(documents, locations),
             ports,
             tunnel: TUNNEL,
             encapAddress: encapOf(1),
+            countedBy: 'ipfix',
           };
         };
         const apply = (list: typeof policies): void => {
@@ -84,7 +94,11 @@ describe('a compiler with a memory', () => {
         const second = remembering(inputOf(before.endpoints));
         const { add } = diff(flowSet(second), flowSet(first));
         // What is new as an object is new in content too, isolation apart, which policies share.
-        const fresh = second.filter((flow) => !first.has(flow) && Number(flow.cookie & 0xffffffffn) >= 1000);
+        const isOfRule = ({ cookie }: Flow): boolean => {
+          const subject = Number(cookie & 0xffffffffn);
+          return subject >= FIRST_RULE && subject < ZONES.first;
+        };
+        const fresh = second.filter((flow) => !first.has(flow) && isOfRule(flow));
         for (const flow of fresh) expect(add).toContain(flow);
       }),
       { numRuns: 50 },

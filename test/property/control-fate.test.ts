@@ -1,7 +1,17 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { IntentState } from '../../src/control/intents/state.ts';
-import { DOMAINS, DROP_REASONS, OBSERVATION_POINTS, REGISTERS, TRACE_OPTION } from '../../src/model/datapath.ts';
+import {
+  CT_MARK,
+  DROP_REASONS,
+  domainOf,
+  OBSERVATION_POINTS,
+  OBSERVATIONS,
+  type ObservationName,
+  REGISTERS,
+  TRACE_OPTION,
+  TRACE_TUNNEL_FLAG,
+} from '../../src/model/datapath.ts';
 import { type Endpoint, resolveEndpoints } from '../../src/model/endpoint.ts';
 import { routerMac } from '../../src/model/router-mac.ts';
 import { parseIpv4 } from '../../src/wire/address.ts';
@@ -19,6 +29,7 @@ import {
   OFPORTS,
   randomPolicies,
   TUNNEL,
+  ZONE_OF,
 } from '../support/random-world.ts';
 
 const PROTOCOLS = { icmp: 1n, tcp: 6n, udp: 17n } as const;
@@ -39,11 +50,19 @@ function createHosts() {
         .flatMap((effect) => {
           const here = [{ host, effect }];
           if (effect.type !== 'output' || effect.port !== TUNNEL) return here;
-          const { tun_id = 0n, tun_dst, tun_metadata0 = 0n } = effect.fields;
+          const { tun_id = 0n, tun_dst, tun_flags = 0n } = effect.fields;
+          // The kernel's datapath cannot tell whether the option is there: whatever it holds, only the flag says that it counts.
+          const tun_metadata0 = tun_flags === 0n ? ~0n & 0xffff_ffff_ffff_ffffn : (effect.fields.tun_metadata0 ?? 0n);
           const other = HOST_NUMBERS.find((one) => BigInt(encapOf(one)) === tun_dst)!;
           return [
             ...here,
-            ...this.send(other, { ...wireOf(effect.fields), in_port: BigInt(TUNNEL), tun_id, tun_metadata0 }),
+            ...this.send(other, {
+              ...wireOf(effect.fields),
+              in_port: BigInt(TUNNEL),
+              tun_id,
+              tun_flags,
+              tun_metadata0,
+            }),
           ];
         });
     },
@@ -111,15 +130,30 @@ describe('the fate of packets through compiled flows is what the documents say',
           const seen = hosts.send(HOSTS.get(one.from)!, packetOf(state, one));
           const label = JSON.stringify({ one, want });
           expect(deliveredTo(seen), label).toEqual(want.verdict === 'delivered' ? [OFPORTS.get(one.to)] : []);
-          const expected = [`${DOMAINS.received}:${OFPORTS.get(one.from)}`];
+          const told = (kind: ObservationName, vm: string, point = 0): string =>
+            `${domainOf(OBSERVATIONS[kind], ZONE_OF.get(vm)!)}:${point}`;
+          const expected = [told('received', one.from)];
           const isDroppedAtSource =
             want.verdict === 'dropped' && !(want.ingressRule !== 0 || isIngressDrop(state, one, want));
-          const policyDrop = want.reason === DROP_REASONS.POLICY_DENY.number;
-          if (want.egressRule !== 0) expected.push(`${DOMAINS.egress}:${want.egressRule}`);
-          if (want.ingressRule !== 0) expected.push(`${DOMAINS.ingress}:${want.ingressRule}`);
-          if (want.reason !== 0 && !policyDrop)
-            expected.push(`${isDroppedAtSource ? DOMAINS.egress : DOMAINS.ingress}:${want.reason}`);
-          if (want.verdict === 'delivered') expected.push(`${DOMAINS.delivered}:${OFPORTS.get(one.to)}`);
+          const isPolicyDrop = want.reason === DROP_REASONS.POLICY_DENY.number;
+          const dropPoint = isPolicyDrop ? want.egressRule || want.ingressRule : want.reason;
+          if (want.reason !== 0) {
+            const isAtSource = isPolicyDrop ? want.ingressRule === 0 : isDroppedAtSource;
+            expected.push(
+              isAtSource
+                ? told('egressDrop', one.from, dropPoint)
+                : told('ingressDrop', one.to, isPolicyDrop ? want.ingressRule : dropPoint),
+            );
+            // Everything but the judgement of the sender's own side comes after it.
+            const isJudgedThrough = !isAtSource || (!isPolicyDrop && want.reason !== DROP_REASONS.DEFAULT_DENY.number);
+            if (isJudgedThrough) expected.push(told('egressAllow', one.from, want.egressRule));
+          } else {
+            expected.push(
+              told('egressAllow', one.from, want.egressRule),
+              told('ingressAllow', one.to, want.ingressRule),
+            );
+            expected.push(told('delivered', one.to));
+          }
           expect(samples(seen).toSorted(), label).toEqual(expected.toSorted());
         }
       }),
@@ -195,7 +229,7 @@ describe('the fate of packets through compiled flows is what the documents say',
     );
   });
 
-  it('remembers with a connection which rule let it begin', () => {
+  it('remembers with a connection which rule let it begin, and which side opened it', () => {
     fc.assert(
       fc.property(randomPolicies, attempt, (policies, one) => {
         const state = declare(policies);
@@ -203,14 +237,14 @@ describe('the fate of packets through compiled flows is what the documents say',
         hosts.load(state);
         const want = fateOf([...state.documents.values()], one);
         hosts.send(HOSTS.get(one.from)!, packetOf(state, one));
-        const labels = (name: string): number[] =>
-          (hosts.tables.get(HOSTS.get(name)!)!.connections().get(OFPORTS.get(name)!) ?? []).map(({ label }) =>
-            Number(label),
+        const marks = (name: string): number[] =>
+          (hosts.tables.get(HOSTS.get(name)!)!.connections().get(ZONE_OF.get(name)!) ?? []).map(({ mark }) =>
+            Number(mark),
           );
         if (want.verdict === 'delivered') {
-          expect(labels(one.from)).toEqual([want.egressRule]);
-          expect(labels(one.to)).toEqual([want.ingressRule]);
-        } else expect(labels(one.to)).toEqual([]);
+          expect(marks(one.from)).toEqual([CT_MARK.ours + CT_MARK.client + want.egressRule]);
+          expect(marks(one.to)).toEqual([CT_MARK.ours + want.ingressRule]);
+        } else expect(marks(one.to)).toEqual([]);
       }),
       { numRuns: 100 },
     );
@@ -259,7 +293,7 @@ describe('what a guest may send', () => {
   it('never loops between hosts: what came out of a tunnel goes into none', () => {
     const { vni } = resolveEndpoints(state.documents.values(), locations).find((one) => one.name === 'a1')!;
     const stale = { in_port: BigInt(TUNNEL), tun_id: BigInt(vni), eth_dst: BigInt(0x020000000201) };
-    const packet = { ...stale, tun_metadata0: (7n << 32n) | 1n };
+    const packet = { ...stale, tun_flags: BigInt(TRACE_TUNNEL_FLAG.bit), tun_metadata0: (7n << 32n) | 1n };
     expect(TRACE_OPTION.length).toBe(8);
     expect(run(packet).reason).toBe(DROP_REASONS.WRONG_LOCATION.number);
   });
@@ -299,7 +333,7 @@ describe('what a guest may send', () => {
     });
     expect(ask('10.0.1.222').filter((one) => one.type === 'sample')).toContainEqual({
       type: 'sample',
-      domain: DOMAINS.egress,
+      domain: domainOf(OBSERVATIONS.egressDrop, ZONE_OF.get('a1')!),
       point: DROP_REASONS.ARP_UNRESOLVED.number,
     });
     // Nobody tells a guest that its own address is taken.

@@ -99,7 +99,7 @@ it('tells connections on the same addresses and ports apart as connection tracki
   fc.assert(
     fc.property(fc.array(connection, { minLength: 1, maxLength: 8 }), fc.boolean(), (connections, isClient) => {
       const directory = createDirectory({
-        ports: [{ ofport: 1, ifaceId: 'vnic', name: 'tap', mac: isClient ? 1 : 2 }],
+        ports: [{ ofport: 1, zone: 1, ifaceId: 'vnic', name: 'tap', mac: isClient ? 1 : 2 }],
         endpoints: [],
         routerOf: () => undefined,
       });

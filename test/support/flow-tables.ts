@@ -31,7 +31,7 @@ interface Tuple {
 }
 interface Connection {
   readonly tuple: Tuple;
-  label: bigint;
+  mark: bigint;
   isReplied: boolean;
 }
 
@@ -95,6 +95,9 @@ export function createFlowTables() {
           fields: { ...fields },
         });
         return;
+      case 'meter':
+        // Its rate is the switch's affair; here every packet is within it.
+        return;
       case 'sample':
         effects.push({ type: 'sample', domain: action.domain, point: action.point });
         return;
@@ -108,7 +111,7 @@ export function createFlowTables() {
           for (const nested of action.actions ?? []) act(nested, table, tracked.fields, effects, depth);
           const list = zones.get(zone) ?? [];
           zones.set(zone, list);
-          list.push({ tuple: tracked.tuple, label: tracked.fields.ct_label ?? 0n, isReplied: false });
+          list.push({ tuple: tracked.tuple, mark: tracked.fields.ct_mark ?? 0n, isReplied: false });
         }
         if (action.table !== undefined) walk(action.table, tracked.fields, effects, depth + 1);
         return;
@@ -137,7 +140,7 @@ export function createFlowTables() {
         ...fields,
         ct_state: state,
         ct_zone: BigInt(zone),
-        ct_label: connection?.label ?? 0n,
+        ct_mark: connection?.mark ?? 0n,
         ct_nw_proto: original.proto,
         ct_nw_src: original.src,
         ct_nw_dst: original.dst,
@@ -151,7 +154,7 @@ export function createFlowTables() {
     replace,
     run,
     /** Connections that were committed, by zone. */
-    connections: (): ReadonlyMap<number, readonly { readonly label: bigint }[]> => zones,
+    connections: (): ReadonlyMap<number, readonly { readonly mark: bigint }[]> => zones,
   };
 }
 

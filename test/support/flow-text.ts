@@ -67,7 +67,9 @@ function actionText(action: Action): string {
     case 'output':
       return `output:${action.port}`;
     case 'set_field':
-      return `set_field:${valueText(action.field, action.value)}->${nameOf(action.field)}`;
+      return action.mask === undefined
+        ? `set_field:${valueText(action.field, action.value)}->${nameOf(action.field)}`
+        : `set_field:${valueText(action.field, action.value)}/${valueText(action.field, action.mask)}->${nameOf(action.field)}`;
     case 'copy_field':
       return `move:${sliceText(action.src)}->${sliceText(action.dst)}`;
     case 'resubmit':
@@ -94,6 +96,8 @@ function actionText(action: Action): string {
     }
     case 'sample':
       return `sample(probability=${action.probability},collector_set_id=${action.collectorSet},obs_domain_id=${action.domain},obs_point_id=${action.point})`;
+    case 'meter':
+      return `meter:${action.meter}`;
     case 'dec_ttl':
       return 'dec_ttl';
     default:

@@ -1,15 +1,20 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { NOBODYS_METER } from '../../src/control/compile/build.ts';
 import { compile } from '../../src/control/compile/compile.ts';
 import { plan } from '../../src/control/intents/plan.ts';
 import type { IntentState } from '../../src/control/intents/state.ts';
 import { createLab } from '../../src/lab/lab.ts';
 import {
-  DOMAINS,
+  CT_MARK,
   DROP_REASONS,
+  domainOf,
   OBSERVATION_POINTS,
+  OBSERVATIONS,
+  type ObservationName,
   TRACE_FLAG_MARKED,
   TRACE_OPTION,
+  ZONES,
 } from '../../src/model/datapath.ts';
 import { isKind } from '../../src/model/documents.ts';
 import { resolveEndpoints } from '../../src/model/endpoint.ts';
@@ -35,8 +40,8 @@ const tunnels = new Map<string, number>();
 const OPENFLOW = ['-O', 'OpenFlow15'];
 
 const addressOf = (vm: string): string => lab.vm(vm).ip.split('/')[0]!;
-const ofportOf = (vm: string): number =>
-  ports.get(lab.vm(vm).host)!.find((port) => port.ifaceId === lab.vm(vm).ifaceId)!.ofport;
+const portOf = (vm: string): LocalPort =>
+  ports.get(lab.vm(vm).host)!.find((port) => port.ifaceId === lab.vm(vm).ifaceId)!;
 
 async function on(host: string, argv: readonly string[], input?: string): Promise<string> {
   const result = await lab.exec(host, argv, input === undefined ? {} : { input });
@@ -55,6 +60,7 @@ async function load(): Promise<void> {
         ports: ports.get(host.name)!,
         tunnel: tunnels.get(host.name)!,
         encapAddress: parseIp(host.encapIp)!,
+        countedBy: 'ipfix',
       });
       const text = flows.map((flow) => `${flowText(flow)}\n`).join('');
       await on(host.name, ['ovs-ofctl', ...OPENFLOW, '--bundle', 'replace-flows', 'br-int', '-'], text);
@@ -69,9 +75,18 @@ beforeAll(async () => {
       Number(await on(host.name, ['ovs-vsctl', 'get', 'Interface', name, 'ofport']));
     tunnels.set(host.name, await ofport('gnv0'));
     const own: LocalPort[] = [];
-    for (const vm of host.vms) own.push({ ofport: await ofport(vm.tap), ifaceId: vm.ifaceId, name: vm.tap });
+    for (const [at, vm] of host.vms.entries())
+      own.push({ ofport: await ofport(vm.tap), zone: ZONES.first + at, ifaceId: vm.ifaceId, name: vm.tap });
     ports.set(host.name, own);
     const { class: optionClass, type, length, field } = TRACE_OPTION;
+    for (const meter of [NOBODYS_METER, ...own.map(({ zone }) => zone)])
+      await on(host.name, [
+        'ovs-ofctl',
+        ...OPENFLOW,
+        'add-meter',
+        'br-int',
+        `meter=${meter},pktps,band=type=drop,rate=100`,
+      ]);
     const map = `{class=${optionClass},type=${type},len=${length}}->${field}`;
     await on(host.name, ['ovs-ofctl', ...OPENFLOW, 'add-tlv-map', 'br-int', map]);
   }
@@ -144,7 +159,9 @@ describe('the shop on two hosts', () => {
     await reached(1);
     const entries = await on('h2', ['ovs-appctl', 'dpctl/dump-conntrack']);
     const rule = wanted({ from: 'app-1', to: 'db-1', protocol: 'tcp', port: 5432 }).ingressRule;
-    expect(entries).toMatch(new RegExp(`src=${addressOf('app-1')}.*dport=5432.*labels=0x${rule.toString(16)}\\b`));
+    expect(entries).toMatch(
+      new RegExp(`src=${addressOf('app-1')}.*dport=5432.*zone=${portOf('db-1').zone},mark=${CT_MARK.ours + rule}\\b`),
+    );
 
     const before = state;
     const policy = [...state.documents.values()].find(
@@ -179,7 +196,9 @@ describe('traced packets on the shop', () => {
   });
 
   const inject = (from: string, trace: number, frame: Uint8Array): Promise<void> =>
-    switches.get(lab.vm(from).host)!.inject({ inPort: ofportOf(from), trace, traceFlags: TRACE_FLAG_MARKED, frame });
+    switches
+      .get(lab.vm(from).host)!
+      .inject({ inPort: portOf(from).ofport, trace, traceFlags: TRACE_FLAG_MARKED, frame });
   const ends = (from: string, to: string, ttl = 64) => ({
     sourceMac: parseMac(lab.vm(from).mac)!,
     destinationMac: from.split('-')[0] === to.split('-')[0] ? parseMac(lab.vm(to).mac)! : routerMac('shop'),
@@ -251,7 +270,7 @@ describe('traced packets on the shop', () => {
         addressRequest(ends('web-1', 'web-2').sourceMac, parseIpv4(addressOf('web-1'))!, parseIpv4('10.10.1.1')!),
       ),
     );
-    expect(await last(1, [answered])).toMatchObject({ registers: { source: ofportOf('web-1') } });
+    expect(await last(1, [answered])).toMatchObject({ registers: { source: portOf('web-1').zone } });
     const echo = { ...ends('web-1', 'app-1'), destination: parseIpv4('10.10.2.1')! };
     await inject('web-1', 2, encodePacket(echoRequest(echo, { identifier: 1, sequence: 1 })));
     await last(2, [answered]);
@@ -270,16 +289,18 @@ describe('traced packets on the shop', () => {
 });
 
 it('counts each packet of a guest once, where it enters and where it leaves', async () => {
-  const samples = async (host: string, domain: number, point: number): Promise<number> => {
+  const samples = async (host: string, kind: ObservationName, vm: string): Promise<number> => {
     const flows = await on(host, ['ovs-ofctl', ...OPENFLOW, 'dump-flows', 'br-int']);
-    const own = flows.split('\n').filter((line) => line.includes(`obs_domain_id=${domain},obs_point_id=${point})`));
+    const own = flows
+      .split('\n')
+      .filter((line) => line.includes(`obs_domain_id=${domainOf(OBSERVATIONS[kind], portOf(vm).zone)},`));
     return own.reduce((sum, line) => sum + Number(/n_packets=(\d+)/.exec(line)?.[1]), 0);
   };
   const count = async () => [
-    await samples('h1', DOMAINS.received, ofportOf('web-1')),
-    await samples('h2', DOMAINS.delivered, ofportOf('web-2')),
-    await samples('h2', DOMAINS.received, ofportOf('web-2')),
-    await samples('h1', DOMAINS.delivered, ofportOf('web-1')),
+    await samples('h1', 'received', 'web-1'),
+    await samples('h2', 'delivered', 'web-2'),
+    await samples('h2', 'received', 'web-2'),
+    await samples('h1', 'delivered', 'web-1'),
   ];
   // Neighbours know each other first, so that no ARP falls into the count.
   await lab.exec('web-1', ['ping', '-c', '1', addressOf('web-2')]);

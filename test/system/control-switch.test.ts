@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { createAgentSwitch } from '../../src/agent-switch.ts';
+import { NOBODYS_METER } from '../../src/control/compile/build.ts';
 import { compile } from '../../src/control/compile/compile.ts';
 import { createController } from '../../src/control/controller.ts';
 import { diff, flowSet } from '../../src/control/diff.ts';
@@ -13,8 +14,9 @@ import { createLab } from '../../src/lab/lab.ts';
 import { createIntegrationBridge } from '../../src/link/integration-bridge.ts';
 import { resolveEndpoints } from '../../src/model/endpoint.ts';
 import { parseIp } from '../../src/wire/address.ts';
-import { compileFor, declare, randomPolicies } from '../support/random-world.ts';
+import { compileFor, declare, randomPolicies, ZONE_OF } from '../support/random-world.ts';
 import { applied, SHOP_YAML, shopLab, shopLocations } from '../support/shop.ts';
+import { keepZones } from '../support/zones.ts';
 
 /*
  * The controller on a real switch, by the OpenFlow and OVSDB links that the agent uses. What is installed is read by ovs-ofctl.
@@ -26,6 +28,7 @@ const bridge = createIntegrationBridge({ socket: host.ovsdbSocket, bridge: 'br-i
 const connect = () =>
   createAgentSwitch({ runDir: host.runDir, bridge: 'br-int' }, { metrics: new Registry(), onTrouble: () => {} });
 const ovs = connect();
+const zones = keepZones(bridge, { ...ovs.control, flushZone: ovs.flushZone });
 
 async function ofctl(...argv: string[]): Promise<string> {
   const result = await lab.exec('h1', ['ovs-ofctl', '-O', 'OpenFlow15', ...argv]);
@@ -42,6 +45,7 @@ beforeAll(async () => {
   await ofctl('del-flows', 'br-int');
   bridge.start();
   ovs.start();
+  zones.start();
   await vi.waitFor(
     () =>
       expect([bridge.ports().length, bridge.tunnelOfport() !== undefined, ovs.control.connected()]).toEqual([
@@ -53,6 +57,7 @@ beforeAll(async () => {
   );
 });
 afterAll(async () => {
+  await zones.stop();
   ovs.stop();
   bridge.stop();
   await lab.down();
@@ -65,6 +70,7 @@ describe('flows that were sent and read back', () => {
       const wanted = flowSet(compileFor(1, declare(policies)));
       const before = flowSet((await ovs.control.dump()).filter(({ cookie }) => isOwnCookie(cookie)));
       const change = diff(wanted, before);
+      await ovs.control.meters([NOBODYS_METER, ...ZONE_OF.values()]);
       await ovs.control.apply(change);
       const after = flowSet((await ovs.control.dump()).filter(({ cookie }) => isOwnCookie(cookie)));
       const left = diff(wanted, after);
@@ -106,6 +112,7 @@ describe('the controller on a switch', () => {
           known: () => bridge.up,
           ports: bridge.ports,
           tunnelOfport: bridge.tunnelOfport,
+          countedBy: () => 'ipfix',
           onPorts: (listener) => {
             bridge.events.on('ports', listener);
           },
@@ -118,6 +125,8 @@ describe('the controller on a switch', () => {
           },
         },
         ovsVersion: () => bridge.version() ?? '',
+        datapath: () => 'netdev',
+        warnings: () => [],
         now: Date.now,
         log: { info: () => {}, warn: () => {} },
         metrics,
@@ -139,6 +148,7 @@ describe('the controller on a switch', () => {
       ports: bridge.ports(),
       tunnel: bridge.tunnelOfport(),
       encapAddress: parseIp(host.encapIp)!,
+      countedBy: 'ipfix',
     });
   const inLine = () =>
     vi.waitFor(async () => expect((await installed()).length).toBe(wanted().length), {

@@ -3,10 +3,13 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createLab, type Lab } from '../../src/lab/lab.ts';
 import { labSpec } from '../../src/lab/spec.ts';
 import { createIntegrationBridge, type IntegrationBridge } from '../../src/link/integration-bridge.ts';
+import { ZONES } from '../../src/model/datapath.ts';
 import type { LocalPort } from '../../src/model/local-port.ts';
+import { keepZones } from '../support/zones.ts';
 
 let lab: Lab;
 let bridge: IntegrationBridge;
+let zones: ReturnType<typeof keepZones>;
 const host = 'host-1';
 
 beforeAll(async () => {
@@ -16,8 +19,12 @@ beforeAll(async () => {
   const up = once(bridge.events as never, 'up');
   bridge.start();
   await up;
+  zones = keepZones(bridge);
+  zones.start();
+  await until(() => (bridge.ports().length === 2 ? true : undefined));
 });
 afterAll(async () => {
+  await zones?.stop();
   bridge?.stop();
   await lab?.down();
 });
@@ -49,6 +56,14 @@ it('knows each vNIC by the ofport that ovs-vsctl gives', async () => {
       port.mac?.toString(16).padStart(12, '0'),
     );
   }
+});
+
+it('keeps the zone of each vNIC in the database, beside the keys of others', async () => {
+  for (const port of bridge.ports()) {
+    expect(port.zone).toBeGreaterThanOrEqual(ZONES.first);
+    expect(await vsctl('get', 'Bridge', 'br-int', `external_ids:sonde-ct-zone-${port.ifaceId}`)).toBe(`"${port.zone}"`);
+  }
+  expect(bridge.datapathType()).toBe('netdev');
 });
 
 it('sets up tunnel and exporter once, and follows a new target', async () => {

@@ -128,7 +128,10 @@ beforeAll(async () => {
       {
         bus,
         switch: ofctl,
-        portOf: (ifaceId) => (ifaceId === gone ? undefined : own.get(ifaceId)),
+        portOf: (ifaceId) => {
+          const ofport = own.get(ifaceId);
+          return ifaceId === gone || ofport === undefined ? undefined : { ofport, zone: ofport };
+        },
         endpointAt: (port) => {
           const vm = host.vms.find((one) => own.get(one.ifaceId) === port);
           return vm === undefined ? null : { ifaceId: vm.ifaceId, name: vm.name };

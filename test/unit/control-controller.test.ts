@@ -22,6 +22,7 @@ const endpointsOf = (state: IntentState) =>
 const portsOf = (names: readonly string[]): LocalPort[] =>
   names.map((name, at) => ({
     ofport: at + 1,
+    zone: 0x8001 + at,
     ifaceId: endpointsOf(SHOP).find((one) => one.name === name)!.ifaceId,
     name,
   }));
@@ -36,7 +37,7 @@ function createMemorySwitch() {
     isConnected: true,
     dumps: 0,
     changes: [] as { add: number; remove: number }[],
-    flushed: [] as number[],
+    meters: [] as number[],
     refuse: undefined as SondeError | undefined,
     /** Resolves what `apply` waits for. */
     gate: undefined as Promise<void> | undefined,
@@ -58,8 +59,8 @@ function createMemorySwitch() {
       for (const flow of add) flows.set(flowKey(flow), flow);
       told.changes.push({ add: add.length, remove: remove.length });
     },
-    flushZone: async (zone) => {
-      told.flushed.push(zone);
+    meters: async (numbers) => {
+      told.meters.push(...numbers);
     },
   };
   return { told, peer };
@@ -125,12 +126,15 @@ function setUp(
         known: () => at.arePortsKnown,
         ports: () => at.ports,
         tunnelOfport: () => TUNNEL,
+        countedBy: () => 'ipfix',
         onPorts: (listener) => {
           onPorts = listener;
         },
       },
       bus,
       ovsVersion: () => '3.1.0',
+      datapath: () => 'netdev',
+      warnings: () => [],
       now: () => 1000,
       log: { info: () => {}, warn: () => {} },
       metrics: new Registry(),
@@ -144,6 +148,7 @@ function setUp(
       ports: at.ports,
       tunnel: TUNNEL,
       encapAddress: ENCAP,
+      countedBy: 'ipfix',
     });
   return {
     controller,
@@ -288,16 +293,21 @@ describe('the controller', () => {
     for (const { ifaceId } of one.at.ports) expect(one.location(ifaceId)).toMatchObject({ host: 'h1' });
   });
 
-  it('forgets the connections of a port that takes over a number, and cuts none at its start', async () => {
+  it('has the meter of each vNIC made before the flows that name it, once, and again for a switch that was restarted', async () => {
     const one = setUp();
     await one.start();
     await one.inLine();
-    expect(one.told.flushed).toEqual([]);
+    expect(one.told.meters).toEqual([1, 0x8001, 0x8002, 0x8003]);
     const [first, ...rest] = one.at.ports;
-    one.at.ports = [{ ...first!, ifaceId: 'another' }, ...rest];
+    one.at.ports = [{ ...first!, zone: 0x8009, ifaceId: 'another' }, ...rest];
     one.portsChanged();
     await one.inLine();
-    expect(one.told.flushed).toEqual([1]);
+    expect(one.told.meters.slice(4)).toEqual([0x8009]);
+    one.told.meters.length = 0;
+    one.told.flows.clear();
+    one.told.reconnect();
+    await one.inLine();
+    expect(one.told.meters).toEqual([1, 0x8009, 0x8002, 0x8003]);
   });
 
   it('stops without touching a flow', async () => {

@@ -94,8 +94,8 @@ describe('the history of identities', () => {
       confidence: 100,
     };
     const ports = [
-      { ofport: 1, ifaceId: 'e1', name: 'tap0' },
-      { ofport: 2, ifaceId: 'nobody', name: 'tap1' },
+      { ofport: 1, zone: 1, ifaceId: 'e1', name: 'tap0' },
+      { ofport: 2, zone: 2, ifaceId: 'nobody', name: 'tap1' },
     ];
     const directory = createDirectory({ ports, endpoints: [endpoint], routerOf: () => undefined });
     expect([...residents(ports, directory, 42)]).toEqual([

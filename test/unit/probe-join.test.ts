@@ -48,7 +48,7 @@ const db1 = endpoint('db-1', 'db', MAC.db1, IP.db1, 'h2', 0xac1f0002);
 const twin = endpoint('twin-1', 'elsewhere', MAC.twin, IP.twin, 'h3', 0xac1f0003);
 
 const directory = createDirectory({
-  ports: [{ ofport: 5, ifaceId: web1.ifaceId, name: 'tap0' }],
+  ports: [{ ofport: 5, zone: 5, ifaceId: web1.ifaceId, name: 'tap0' }],
   endpoints: [twin, web1, db1],
   routerOf: (network) => (network === 'elsewhere' ? undefined : 'shop'),
 });
@@ -286,7 +286,7 @@ describe('join', () => {
       {
         directory: () =>
           createDirectory({
-            ports: [{ ofport: 8, ifaceId: db1.ifaceId, name: 't' }],
+            ports: [{ ofport: 8, zone: 8, ifaceId: db1.ifaceId, name: 't' }],
             endpoints: [web1, db1],
             routerOf: () => 'shop',
           }),

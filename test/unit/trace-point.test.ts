@@ -52,8 +52,8 @@ describe('createTracePoint', () => {
   let metrics: Registry;
   let point: TracePoint;
   const ports = new Map([
-    ['iface-web-1', 3],
-    ['iface-app-1', 4],
+    ['iface-web-1', { ofport: 3, zone: 3 }],
+    ['iface-app-1', { ofport: 4, zone: 4 }],
   ]);
 
   const start = async (config: Partial<TracePointConfig> = {}) => {
@@ -63,8 +63,8 @@ describe('createTracePoint', () => {
         bus,
         switch: twin,
         portOf: (ifaceId) => ports.get(ifaceId),
-        endpointAt: (port) => {
-          const ifaceId = [...ports.keys()].find((key) => ports.get(key) === port);
+        endpointAt: (zone) => {
+          const ifaceId = [...ports.keys()].find((key) => ports.get(key)?.zone === zone);
           return ifaceId === undefined ? null : { ifaceId, name: ifaceId.replace('iface-', '') };
         },
         tableName: (table) => (table === 90 ? 'output' : undefined),

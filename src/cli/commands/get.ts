@@ -5,7 +5,8 @@ import { SondeError } from '../../model/errors.ts';
 import { nearestNames } from '../../model/nearest-names.ts';
 import { type Client, createClient } from '../client.ts';
 import { addConfigFlags, configOf } from '../flags.ts';
-import { type OutputFormat, printJson, printTable, printYaml } from '../output.ts';
+import { type OutputFormat, print, printJson, printTable, printYaml } from '../output.ts';
+import { clean } from '../render/values.ts';
 import { DOCUMENT_COLUMNS, ENDPOINT_COLUMNS, hostColumns } from '../render/views.ts';
 
 export function getCommand(): Command {
@@ -40,9 +41,12 @@ async function show(client: Client, kind: string, name: string | undefined, outp
     case 'hosts': {
       const all = await client.json<HostView[]>('GET', '/v1/hosts');
       const found = named(all, name, 'host', ({ host }) => [host]);
-      if (output === 'table')
+      if (output === 'table') {
         printTable(hostColumns(Date.now()), found, 'No agent has been heard of: sonde agent, on each host.');
-      else await printValues(found, output);
+        for (const { host, error, warnings = [] } of found)
+          for (const one of [...(error === undefined ? [] : [error]), ...warnings])
+            print(`${clean(`${host}: ${one.code}: ${one.message}`)}\n`);
+      } else await printValues(found, output);
       return;
     }
     default: {

@@ -18,16 +18,26 @@ export const ENDPOINT_COLUMNS: readonly Column<EndpointView>[] = [
   { title: 'APPLICATION', of: ({ application }) => application },
 ];
 
+/** Open vSwitch's own words mean little to people. */
+const DATAPATHS: Readonly<Record<string, string>> = { system: 'kernel', netdev: 'userspace' };
+
 export function hostColumns(now: number): readonly Column<HostView>[] {
   return [
     { title: 'HOST', of: ({ host }) => host },
-    { title: 'STATE', of: ({ alive, error }) => (!alive ? 'silent' : (error?.code ?? 'ok')) },
+    {
+      title: 'STATE',
+      of: ({ alive, error, warnings = [] }) =>
+        !alive ? 'silent' : (error?.code ?? (warnings.map((one) => one.code).join(', ') || 'ok')),
+    },
     { title: 'SEEN', of: ({ at }) => formatAgo(at, now) },
     { title: 'TUNNELS', of: ({ encapAddress }) => encapAddress },
     { title: 'REVISION', of: ({ revision }) => String(revision), right: true },
     { title: 'ENDPOINTS', of: ({ endpoints }) => String(endpoints), right: true },
     { title: 'FLOWS', of: ({ flows }) => String(flows), right: true },
-    { title: 'OVS', of: ({ ovsVersion }) => ovsVersion },
+    {
+      title: 'OVS',
+      of: ({ ovsVersion, datapath }) => [ovsVersion, datapath && DATAPATHS[datapath]].filter(Boolean).join(' '),
+    },
     { title: 'AGENT', of: ({ agentVersion }) => agentVersion },
   ];
 }

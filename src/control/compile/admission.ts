@@ -1,15 +1,15 @@
-import { DOMAINS, REGISTERS, STAGES } from '../../model/datapath.ts';
+import { REGISTERS, STAGES, TRACE_TUNNEL_FLAG } from '../../model/datapath.ts';
 import { type Flow, PORT } from '../../wire/openflow/flow.ts';
 import { backToSender, copy, drop, ETHERTYPE, flow, MARKED, sample, set, setField } from './build.ts';
-import { ipv4Of, type NetworkView, type Topology } from './topology.ts';
+import { type CompileInput, ipv4Of, type NetworkView, type Topology } from './topology.ts';
 
 const ARP = { request: 1, reply: 2 } as const;
 
 /** classify, count, portSecurity, arp: who sends, whether it may call itself so, and answers that need no second host. */
-export function admission(topology: Topology, tunnel: number | undefined): Flow[] {
+export function admission({ tunnel, countedBy }: CompileInput, topology: Topology): Flow[] {
   return [
     ...classify(topology, tunnel),
-    ...count(topology),
+    ...count(topology, countedBy),
     ...portSecurity(topology),
     ...topology.localNetworks.flatMap(arpOfNetwork),
     ...ownArp(topology),
@@ -20,80 +20,80 @@ export function admission(topology: Topology, tunnel: number | undefined): Flow[
 }
 
 function classify(topology: Topology, tunnel: number | undefined): Flow[] {
-  const flows = topology.locals.map(({ ofport, endpoint, space }) =>
+  const flows = topology.locals.map(({ ofport, zone, endpoint, space }) =>
     flow(
       'classify',
       100,
-      ofport,
+      zone,
       { in_port: ofport },
-      [set('source', ofport), set('network', endpoint.vni), set('sourceNetwork', endpoint.vni), set('space', space)],
+      [set('source', zone), set('network', endpoint.vni), set('sourceNetwork', endpoint.vni), set('space', space)],
       'count',
     ),
   );
+  for (const { ofport, zone } of topology.unboundPorts)
+    flows.push(flow('classify', 90, zone, { in_port: ofport }, [set('source', zone), ...drop('UNBOUND')]));
   // The bridge's own port belongs to no endpoint; what the host's stack multicasts into it is nobody's failure.
   flows.push(flow('classify', 100, PORT.local, { in_port: PORT.local }, []));
   if (tunnel !== undefined) {
-    for (const { vni } of topology.localNetworks) {
-      flows.push(
-        flow(
-          'classify',
-          100,
-          vni,
-          { in_port: tunnel, tun_id: BigInt(vni) },
-          [
-            set('network', vni),
-            set('sourceNetwork', vni),
-            set('stage', STAGES.ingress),
-            // Without the option the field reads as 0, and the packet is an ordinary one.
-            {
-              type: 'copy_field',
-              src: { field: 'tun_metadata0', offset: 32, bits: 32 },
-              dst: { field: REGISTERS.trace },
-            },
-            {
-              type: 'copy_field',
-              src: { field: 'tun_metadata0', offset: 0, bits: 32 },
-              dst: { field: REGISTERS.traceFlags },
-            },
-          ],
-          'destination',
-        ),
-      );
-    }
+    for (const { vni } of topology.localNetworks) flows.push(...outOfTunnel(tunnel, vni));
     flows.push(flow('classify', 50, tunnel, { in_port: tunnel }, [set('stage', STAGES.ingress), ...drop('WRONG_VNI')]));
   }
   flows.push(flow('classify', 0, 0, {}, drop('UNBOUND')));
   return flows;
 }
 
-function count(topology: Topology): Flow[] {
+/** Marked packets have the option of traces; of ordinary ones nobody looks at options. */
+function outOfTunnel(tunnel: number, vni: number): Flow[] {
+  const { field, bit } = TRACE_TUNNEL_FLAG;
+  const from = { in_port: tunnel, tun_id: BigInt(vni) };
+  const arrived = [set('network', vni), set('sourceNetwork', vni), set('stage', STAGES.ingress)];
+  const trace = { field: 'tun_metadata0', bits: 32 } as const;
+  return [
+    flow('classify', 100, vni, { ...from, [field]: [0, bit] }, arrived, 'destination'),
+    flow(
+      'classify',
+      100,
+      vni,
+      { ...from, [field]: [bit, bit] },
+      [
+        ...arrived,
+        { type: 'copy_field', src: { ...trace, offset: 32 }, dst: { field: REGISTERS.trace } },
+        { type: 'copy_field', src: { ...trace, offset: 0 }, dst: { field: REGISTERS.traceFlags } },
+      ],
+      'destination',
+    ),
+  ];
+}
+
+function count(topology: Topology, countedBy: CompileInput['countedBy']): Flow[] {
   return [
     flow('count', 100, 0, MARKED, [], 'portSecurity'),
-    ...topology.locals.map(({ ofport }) =>
-      flow('count', 50, ofport, { [REGISTERS.source]: ofport }, [sample(DOMAINS.received, ofport)], 'portSecurity'),
-    ),
+    ...topology.locals.map(({ zone }) => {
+      const actions = countedBy === 'ipfix' ? [sample('received', zone)] : [];
+      return flow('count', 50, zone, { [REGISTERS.source]: zone }, actions, 'portSecurity');
+    }),
   ];
 }
 
 function portSecurity(topology: Topology): Flow[] {
   const flows: Flow[] = [];
-  for (const { ofport, endpoint } of topology.locals) {
-    const own = { [REGISTERS.source]: ofport, eth_src: endpoint.mac };
+  for (const { zone, endpoint } of topology.locals) {
+    const own = { [REGISTERS.source]: zone, eth_src: endpoint.mac };
     for (const address of ipv4Of(endpoint)) {
       flows.push(
-        flow('portSecurity', 100, ofport, { ...own, eth_type: ETHERTYPE.ipv4, ipv4_src: address }, [], 'egressTrack'),
+        flow('portSecurity', 100, zone, { ...own, eth_type: ETHERTYPE.ipv4, ipv4_src: address }, [], 'egressTrack'),
       );
     }
     // An ARP probe asks with the sender address 0.0.0.0 (RFC 5227, section 1.1).
     for (const address of [0, ...ipv4Of(endpoint)]) {
       const match = { ...own, eth_type: ETHERTYPE.arp, arp_sha: endpoint.mac, arp_spa: address };
-      flows.push(flow('portSecurity', 100, ofport, match, [], 'arp'));
+      flows.push(flow('portSecurity', 100, zone, match, [], 'arp'));
     }
     // With the right MAC but a wrong address it is spoofed; of another ethertype it is only something that is not carried.
     for (const eth_type of [ETHERTYPE.ipv4, ETHERTYPE.arp]) {
-      flows.push(flow('portSecurity', 60, ofport, { ...own, eth_type }, drop('PORT_SECURITY')));
+      flows.push(flow('portSecurity', 60, zone, { ...own, eth_type }, drop('PORT_SECURITY')));
     }
-    flows.push(flow('portSecurity', 50, ofport, own, drop('UNSUPPORTED')));
+    flows.push(flow('portSecurity', 50, zone, own, drop('UNSUPPORTED')));
   }
   flows.push(flow('portSecurity', 0, 0, {}, drop('PORT_SECURITY')));
   return flows;
@@ -127,13 +127,13 @@ function arpAnswer(vni: number, address: number, mac: number): Flow {
 
 /** An announcement, or a probe for the address that the asker was given: an answer would tell it that somebody else has it. */
 function ownArp(topology: Topology): Flow[] {
-  return topology.locals.flatMap(({ ofport, endpoint }) =>
+  return topology.locals.flatMap(({ zone, endpoint }) =>
     ipv4Of(endpoint).map((address) =>
       flow(
         'arp',
         100,
-        ofport,
-        { [REGISTERS.source]: ofport, eth_type: ETHERTYPE.arp, arp_op: ARP.request, arp_tpa: address },
+        zone,
+        { [REGISTERS.source]: zone, eth_type: ETHERTYPE.arp, arp_op: ARP.request, arp_tpa: address },
         [],
       ),
     ),

@@ -1,4 +1,13 @@
-import { COLLECTOR_SET, DROP_REASONS, type DropReason, REGISTERS, TRACE_FLAG_MARKED } from '../../model/datapath.ts';
+import {
+  COLLECTOR_SET,
+  DROP_REASONS,
+  type DropReason,
+  domainOf,
+  OBSERVATIONS,
+  type ObservationName,
+  REGISTERS,
+  TRACE_FLAG_MARKED,
+} from '../../model/datapath.ts';
 import { maskOf } from '../../wire/address.ts';
 import type { FieldName } from '../../wire/openflow/fields.ts';
 import type { Action, Flow, Match, Value } from '../../wire/openflow/flow.ts';
@@ -38,10 +47,27 @@ export function backToSender(): readonly Action[] {
 /** Every packet counts: probabilities are over 65,535. */
 const ALWAYS = 65_535;
 
-/** One IPFIX observation of each packet; see DOMAINS for what the point means. */
-export function sample(domain: number, point: number): Action {
-  return { type: 'sample', probability: ALWAYS, collectorSet: COLLECTOR_SET, domain, point };
+/** One IPFIX observation of each packet; see OBSERVATIONS for what the point means. */
+export function sample(kind: ObservationName, zone: number, point = 0): Action {
+  return {
+    type: 'sample',
+    probability: ALWAYS,
+    collectorSet: COLLECTOR_SET,
+    domain: domainOf(OBSERVATIONS[kind], zone),
+    point,
+  };
 }
+
+/**
+ * The end of a packet: some of its kind are reported. The meter of the vNIC lets through as many as DROP_SAMPLES says, and ends the others where they
+ * are, which is all that is left to do with them; the flow's own counters have every one.
+ */
+export function sampleDropped(kind: 'egressDrop' | 'ingressDrop', zone: number, point: number): Action[] {
+  return [{ type: 'meter', meter: zone === 0 ? NOBODYS_METER : zone }, sample(kind, zone, point)];
+}
+
+/** Meter of what no local vNIC sent or should have got. Those of vNICs have the numbers of their zones. */
+export const NOBODYS_METER = 1;
 
 export const ETHERTYPE = { ipv4: 0x0800, arp: 0x0806 } as const;
 export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, sctp: 132 } as const;

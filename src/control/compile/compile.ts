@@ -35,9 +35,9 @@ export function createCompiler(): (input: CompileInput) => readonly Flow[] {
   }
 
   return (input) => {
-    const { documents, endpoints, ports, tunnel, encapAddress } = input;
+    const { documents, endpoints, ports, tunnel, encapAddress, countedBy } = input;
     const places = documents.filter((one) => isKind(one, 'Network') || isKind(one, 'Router'));
-    const key = [endpoints, JSON.stringify(ports), tunnel, encapAddress, ...places];
+    const key = [endpoints, JSON.stringify(ports), tunnel, encapAddress, countedBy, ...places];
     if (last === undefined || !isSame(last.key, key)) last = { key, ...compilePlaces(input) };
     const { setting, flows } = last;
     const groups = new Map<string, readonly Selector[]>();
@@ -56,10 +56,9 @@ function compilePlaces(input: CompileInput): { readonly setting: PolicySetting; 
     topology.networks.flatMap((network) => network.endpoints),
     (endpoint) => topology.spaceOf(endpoint.network),
   );
-  const encapAddress = typeof input.encapAddress === 'number' ? input.encapAddress : 0;
   return {
-    setting: { topology, bySpace },
-    flows: [...admission(topology, input.tunnel), ...judgement(), ...forwarding(topology, input.tunnel, encapAddress)],
+    setting: { topology, bySpace, countedBy: input.countedBy },
+    flows: [...admission(input, topology), ...judgement(topology, input.countedBy), ...forwarding(input, topology)],
   };
 }
 

@@ -1,5 +1,13 @@
-import { DOMAINS, DROP_REASONS, OBSERVATION_POINTS, REGISTERS, STAGES, TRACE_OPTION } from '../../model/datapath.ts';
-import type { Action, Flow } from '../../wire/openflow/flow.ts';
+import {
+  DROP_REASONS,
+  type DropReason,
+  OBSERVATION_POINTS,
+  REGISTERS,
+  STAGES,
+  TRACE_OPTION,
+  TRACE_TUNNEL_FLAG,
+} from '../../model/datapath.ts';
+import type { Action, Flow, Match } from '../../wire/openflow/flow.ts';
 import {
   backToSender,
   copy,
@@ -9,27 +17,30 @@ import {
   IP_PROTOCOL,
   MARKED,
   sample,
+  sampleDropped,
   set,
   setField,
   within,
 } from './build.ts';
-import { ipv4Of, type NetworkView, type RouterView, type Topology } from './topology.ts';
+import { type CompileInput, ipv4Of, type NetworkView, type RouterView, type Topology } from './topology.ts';
 
 const ICMP = { echoReply: 0, echoRequest: 8 } as const;
 const FRESH_TTL = 64;
 const MULTICAST_BIT = 0x01_00_00_00_00_00;
 
 /** routing, neighbour, destination, output, tunnel, drop: where a packet goes, and what is told of it at its end. */
-export function forwarding(topology: Topology, tunnel: number | undefined, encapAddress: number): Flow[] {
+export function forwarding(input: CompileInput, topology: Topology): Flow[] {
+  const { tunnel, countedBy } = input;
+  const encapAddress = typeof input.encapAddress === 'number' ? input.encapAddress : 0;
   return [
     ...topology.localNetworks.flatMap(routing),
     flow('routing', 0, 0, {}, [], 'destination'),
     ...topology.networks.flatMap(neighbours),
     flow('neighbour', 0, 0, {}, drop('UNKNOWN_DESTINATION')),
     ...destinations(topology, encapAddress),
-    ...output(topology),
+    ...output(topology, countedBy),
     ...intoTunnel(tunnel),
-    ...drops(),
+    ...drops(topology),
   ];
 }
 
@@ -97,8 +108,8 @@ function destinations(topology: Topology, encapAddress: number): Flow[] {
       const local = localByIfaceId.get(endpoint.ifaceId);
       const match = { [REGISTERS.network]: vni, eth_dst: endpoint.mac };
       if (local !== undefined) {
-        const actions = [set('destination', local.ofport), set('space', local.space)];
-        flows.push(flow('destination', 50, local.ofport, match, actions, 'ingressTrack'));
+        const actions = [set('destination', local.zone), set('space', local.space)];
+        flows.push(flow('destination', 50, local.zone, match, actions, 'ingressTrack'));
       } else if (typeof endpoint.encapAddress === 'number' && endpoint.encapAddress !== encapAddress) {
         // What came out of a tunnel never goes into one again: a stale location must not make a loop.
         const fromHere = { ...match, [REGISTERS.stage]: STAGES.egress };
@@ -115,15 +126,15 @@ function destinations(topology: Topology, encapAddress: number): Flow[] {
   return flows;
 }
 
-function output(topology: Topology): Flow[] {
+function output(topology: Topology, countedBy: CompileInput['countedBy']): Flow[] {
   return [
     // Only what the pipeline sends back to its sender has no port that it came from.
     flow('output', 110, 0, { ...MARKED, in_port: 0 }, [observe(OBSERVATION_POINTS.answered)]),
     // Depth `path`: the last port is named, and the guest never sees the packet.
     flow('output', 100, 0, MARKED, [observe(OBSERVATION_POINTS.delivered)]),
-    ...topology.locals.map(({ ofport }) =>
-      flow('output', 50, ofport, { [REGISTERS.destination]: ofport }, [
-        sample(DOMAINS.delivered, ofport),
+    ...topology.locals.map(({ ofport, zone }) =>
+      flow('output', 50, zone, { [REGISTERS.destination]: zone }, [
+        ...(countedBy === 'ipfix' ? [sample('delivered', zone)] : []),
         { type: 'output', port: ofport },
       ]),
     ),
@@ -143,6 +154,7 @@ function intoTunnel(tunnel: number | undefined): Flow[] {
       ...address,
       { type: 'copy_field', src: { field: REGISTERS.trace }, dst: { field, offset: 32, bits: 32 } },
       { type: 'copy_field', src: { field: REGISTERS.traceFlags }, dst: { field, offset: 0, bits: 32 } },
+      { type: 'set_field', field: TRACE_TUNNEL_FLAG.field, value: TRACE_TUNNEL_FLAG.bit, mask: TRACE_TUNNEL_FLAG.bit },
       observe(OBSERVATION_POINTS.tunnelled),
       { type: 'output', port: tunnel },
     ]),
@@ -150,16 +162,46 @@ function intoTunnel(tunnel: number | undefined): Flow[] {
   ];
 }
 
-function drops(): Flow[] {
-  // The two reasons of policy were reported in `record`, with their rule.
+/**
+ * Which vNIC a drop is booked on: egress, the one that sent the packet; ingress, the one that should have got it. By its zone, so a forged or a router's MAC names nobody
+ * else. The two reasons of policy have their end in `record`, with their rule.
+ */
+const OWN_DROPS = {
+  egress: [
+    'PORT_SECURITY',
+    'ARP_UNRESOLVED',
+    'NO_ROUTE',
+    'UNKNOWN_DESTINATION',
+    'CT_INVALID',
+    'TTL_EXCEEDED',
+    'MULTICAST',
+    'UNSUPPORTED',
+  ],
+  ingress: ['CT_INVALID', 'UNSUPPORTED'],
+} as const satisfies Record<string, readonly DropReason[]>;
+const OWNERS = { egress: REGISTERS.source, ingress: REGISTERS.destination } as const;
+const DROP_KINDS = { egress: 'egressDrop', ingress: 'ingressDrop' } as const;
+
+function drops({ locals, unboundPorts }: Topology): Flow[] {
   const { POLICY_DENY: _rule, DEFAULT_DENY: _default, ...builtIn } = DROP_REASONS;
+  const at = (stage: keyof typeof OWN_DROPS, number: number): Match => ({
+    [REGISTERS.reason]: number,
+    [REGISTERS.stage]: STAGES[stage],
+  });
+  const own = (stage: keyof typeof OWN_DROPS, reason: DropReason, zone: number): Flow => {
+    const { number } = DROP_REASONS[reason];
+    const match = { ...at(stage, number), [OWNERS[stage]]: zone };
+    return flow('drop', 60, number, match, sampleDropped(DROP_KINDS[stage], zone, number));
+  };
   return [
     flow('drop', 100, 0, MARKED, [observe(OBSERVATION_POINTS.dropped)]),
+    ...locals.flatMap(({ zone }) =>
+      (['egress', 'ingress'] as const).flatMap((stage) => OWN_DROPS[stage].map((reason) => own(stage, reason, zone))),
+    ),
+    ...unboundPorts.map(({ zone }) => own('egress', 'UNBOUND', zone)),
     ...Object.values(builtIn).flatMap(({ number }) =>
       (['egress', 'ingress'] as const).map((stage) =>
-        flow('drop', 50, number, { [REGISTERS.reason]: number, [REGISTERS.stage]: STAGES[stage] }, [
-          sample(DOMAINS[stage], number),
-        ]),
+        flow('drop', 50, number, at(stage, number), sampleDropped(DROP_KINDS[stage], 0, number)),
       ),
     ),
     flow('drop', 0, 0, {}, []),

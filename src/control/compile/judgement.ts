@@ -1,10 +1,8 @@
-import { DOMAINS, DROP_REASONS, REGISTERS, STAGES } from '../../model/datapath.ts';
+import { CT_MARK, DROP_REASONS, REGISTERS, STAGES } from '../../model/datapath.ts';
 import type { Flow, Match } from '../../wire/openflow/flow.ts';
 import { TABLES } from '../pipeline.ts';
-import { CT, copy, drop, ETHERTYPE, flow, MARKED, resubmit, sample, set } from './build.ts';
-
-/** Bits of ct_label that hold the number of the rule that let the connection begin. */
-const LABEL_RULE_BITS = 32;
+import { CT, copy, drop, ETHERTYPE, flow, MARKED, resubmit, sample, sampleDropped, set } from './build.ts';
+import type { CompileInput, LocalEndpoint, Topology } from './topology.ts';
 
 const SIDES = {
   egress: {
@@ -15,6 +13,9 @@ const SIDES = {
     original: 'egressRules',
     reply: 'ingressRules',
     next: 'routing',
+    allow: 'egressAllow',
+    drop: 'egressDrop',
+    mark: CT_MARK.ours | CT_MARK.client,
   },
   ingress: {
     track: 'ingressTrack',
@@ -24,6 +25,9 @@ const SIDES = {
     original: 'ingressRules',
     reply: 'egressRules',
     next: 'output',
+    allow: 'ingressAllow',
+    drop: 'ingressDrop',
+    mark: CT_MARK.ours,
   },
 } as const;
 type SideName = keyof typeof SIDES;
@@ -35,12 +39,12 @@ type SideName = keyof typeof SIDES;
  * judged by the rule that judged its request. So a rule that is gone ends its connections at once, with nothing to flush, and every packet
  * can name its rule. The switch's megaflow cache makes it as cheap as a look at the state alone.
  */
-export function judgement(): Flow[] {
+export function judgement({ locals }: Topology, countedBy: CompileInput['countedBy']): Flow[] {
   return [
     ...(['egress', 'ingress'] as const).flatMap(tracking),
     flow('egressRules', 0, 0, {}, [resubmit('record')]),
     flow('ingressRules', 0, 0, {}, [resubmit('record')]),
-    ...(['egress', 'ingress'] as const).flatMap(record),
+    ...(['egress', 'ingress'] as const).flatMap((side) => record(side, locals, countedBy)),
     ...enforce(),
   ];
 }
@@ -69,37 +73,54 @@ function tracking(side: SideName): Flow[] {
   ];
 }
 
-function record(side: SideName): Flow[] {
-  const { noted } = SIDES[side];
+function record(side: SideName, locals: readonly LocalEndpoint[], countedBy: CompileInput['countedBy']): Flow[] {
+  const { noted, allow, drop } = SIDES[side];
   const here = { [REGISTERS.stage]: STAGES[side] };
   const note = copy(REGISTERS.decision, noted);
+  const { number } = DROP_REASONS.DEFAULT_DENY;
   return [
     flow('record', 100, 0, { ...here, ...MARKED }, [note], 'enforce'),
-    flow(
-      'record',
-      40,
-      DROP_REASONS.DEFAULT_DENY.number,
-      { ...here, [REGISTERS.reason]: DROP_REASONS.DEFAULT_DENY.number },
-      [sample(DOMAINS[side], DROP_REASONS.DEFAULT_DENY.number), note],
-      'enforce',
-    ),
+    ...locals.flatMap(({ zone }) => {
+      const judged = { ...here, [REGISTERS.judged]: zone };
+      const denied = flow(
+        'record',
+        40,
+        zone,
+        { ...judged, [REGISTERS.reason]: number },
+        sampleDropped(drop, zone, number),
+      );
+      if (countedBy === 'conntrack') return [denied];
+      const began = { ...judged, ct_state: [CT.new, CT.new] } as const;
+      return [denied, flow('record', 20, zone, began, [sample(allow, zone), note], 'enforce')];
+    }),
     flow('record', 10, 0, here, [note], 'enforce'),
   ];
 }
 
-/** Reports what a rule decides: each new connection that it allows, and each packet that it denies. Either side may come to it. */
-export function recordOf(rule: number, action: 'allow' | 'deny'): Flow[] {
-  const when: Match = action === 'allow' ? { ct_state: [CT.new, CT.new] } : {};
-  return (['egress', 'ingress'] as const).map((side) =>
-    flow(
-      'record',
-      50,
-      rule,
-      { [REGISTERS.stage]: STAGES[side], [REGISTERS.decision]: rule, ...when },
-      [sample(DOMAINS[side], rule), copy(REGISTERS.decision, SIDES[side].noted)],
-      'enforce',
-    ),
-  );
+/**
+ * Reports what a rule decides for the vNICs that it judges: some of the packets that it denies, and, where IPFIX counts, each new connection that it allows. Where
+ * conntrack counts, its entry says so. Either side may come to it. A packet that is denied has its end here.
+ */
+export function recordOf(
+  rule: number,
+  action: 'allow' | 'deny',
+  locals: readonly LocalEndpoint[],
+  countedBy: CompileInput['countedBy'],
+): Flow[] {
+  if (action === 'allow' && countedBy === 'conntrack') return [];
+  return (['egress', 'ingress'] as const).flatMap((side) => {
+    const { noted, allow, drop } = SIDES[side];
+    return locals.map(({ zone }) => {
+      const decided = {
+        [REGISTERS.stage]: STAGES[side],
+        [REGISTERS.judged]: zone,
+        [REGISTERS.decision]: rule,
+      };
+      if (action === 'deny') return flow('record', 50, rule, decided, sampleDropped(drop, zone, rule));
+      const began: Match = { ...decided, ct_state: [CT.new, CT.new] };
+      return flow('record', 50, rule, began, [sample(allow, zone, rule), copy(REGISTERS.decision, noted)], 'enforce');
+    });
+  });
 }
 
 function enforce(): Flow[] {
@@ -109,6 +130,7 @@ function enforce(): Flow[] {
     ...(['egress', 'ingress'] as const).flatMap((side) => {
       const here = { [REGISTERS.stage]: STAGES[side] };
       const next = resubmit(SIDES[side].next);
+      const { ours, client, ruleBits } = CT_MARK;
       return [
         // A traced packet leaves no connection behind.
         flow('enforce', 60, 0, { ...here, ...MARKED }, [next]),
@@ -125,9 +147,10 @@ function enforce(): Flow[] {
               actions: [
                 {
                   type: 'copy_field',
-                  src: { field: REGISTERS.decision },
-                  dst: { field: 'ct_label', offset: 0, bits: LABEL_RULE_BITS },
+                  src: { field: REGISTERS.decision, offset: 0, bits: ruleBits },
+                  dst: { field: 'ct_mark', offset: 0, bits: ruleBits },
                 },
+                { type: 'set_field', field: 'ct_mark', value: SIDES[side].mark >>> 0, mask: (ours | client) >>> 0 },
               ],
             },
             next,

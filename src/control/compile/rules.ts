@@ -14,7 +14,7 @@ import { PRIORITY_BANDS } from '../pipeline.ts';
 import { CT, ETHERTYPE, flow, IP_PROTOCOL, resubmit, setField, within } from './build.ts';
 import { recordOf } from './judgement.ts';
 import { type Block, normalize } from './prefix-set.ts';
-import { ipv4Of, ipv4Prefix, type LocalEndpoint, type Topology } from './topology.ts';
+import { type CompileInput, ipv4Of, ipv4Prefix, type LocalEndpoint, type Topology } from './topology.ts';
 
 type Direction = 'ingress' | 'egress';
 
@@ -39,13 +39,14 @@ export interface PolicySetting {
   readonly topology: Topology;
   /** Endpoints by address space. */
   readonly bySpace: ReadonlyMap<number, readonly Endpoint[]>;
+  readonly countedBy: CompileInput['countedBy'];
 }
 
 /** What one policy comes to on this host. */
 export interface PolicyResult {
   readonly flows: readonly Flow[];
-  /** Ports whose endpoints the policy isolates, by direction. */
-  readonly isolated: readonly { readonly direction: Direction; readonly ofport: number; readonly priority: number }[];
+  /** vNICs that the policy isolates, by direction. */
+  readonly isolated: readonly { readonly direction: Direction; readonly zone: number; readonly priority: number }[];
 }
 
 /** The groups that a policy names, each once. */
@@ -63,7 +64,7 @@ export function groupsNamed({ spec }: Stored<'Policy'>): readonly string[] {
 export function policyFlows(
   policy: Stored<'Policy'>,
   groups: ReadonlyMap<string, readonly Selector[]>,
-  { topology, bySpace }: PolicySetting,
+  { topology, bySpace, countedBy }: PolicySetting,
 ): PolicyResult {
   const selectorsOf = (peers: readonly Peer[]): readonly Selector[] =>
     peers.flatMap((peer) => ('group' in peer ? (groups.get(peer.group) ?? []) : [peer]));
@@ -77,12 +78,12 @@ export function policyFlows(
     if (list === undefined) continue;
     if (TIERS[policy.spec.tier].isolates) {
       const priority = PRIORITY_BANDS[policy.spec.tier].first - 1;
-      for (const { ofport } of judged) isolated.push({ direction, ofport, priority });
+      for (const { zone } of judged) isolated.push({ direction, zone, priority });
     }
     for (const rule of list) {
       const status = policy.status.rules?.[`${direction}/${rule.name}`];
       if (status === undefined) continue;
-      flows.push(...recordOf(status.number, rule.action));
+      flows.push(...recordOf(status.number, rule.action, judged, countedBy));
       const peers = direction === 'ingress' ? rule.from : rule.to;
       const far = peers && selectorsOf(peers);
       Map.groupBy(judged, (local) => local.space).forEach((locals, space) => {
@@ -97,10 +98,10 @@ export function policyFlows(
 /** Who is isolated gets what no rule of the tier allows denied. Several policies may isolate the same endpoint. */
 export function isolationFlows(results: readonly PolicyResult[]): readonly Flow[] {
   const entries = results.flatMap((result) => result.isolated);
-  const unique = new Map(entries.map((entry) => [`${entry.direction} ${entry.ofport} ${entry.priority}`, entry]));
+  const unique = new Map(entries.map((entry) => [`${entry.direction} ${entry.zone} ${entry.priority}`, entry]));
   const deny = denied(0, DROP_REASONS.DEFAULT_DENY.number);
-  return [...unique.values()].map(({ direction, ofport, priority }) =>
-    flow(RULE_TABLES[direction], priority, ofport, { [REGISTERS.judged]: ofport }, deny),
+  return [...unique.values()].map(({ direction, zone, priority }) =>
+    flow(RULE_TABLES[direction], priority, zone, { [REGISTERS.judged]: zone }, deny),
   );
 }
 
@@ -145,7 +146,7 @@ function ruleFlows(input: RuleInput): Flow[] {
     ct_state: [CT.tracked, CT.tracked | CT.invalid],
     [REGISTERS.space]: space,
   };
-  const dimensions: Match[][] = [locals.map(({ ofport }) => ({ [REGISTERS.judged]: ofport }))];
+  const dimensions: Match[][] = [locals.map(({ zone }) => ({ [REGISTERS.judged]: zone }))];
   if (blocks !== undefined) {
     dimensions.push(blocks.map(({ address, length }) => within(FAR[direction], address, length)));
   }

@@ -16,10 +16,14 @@ export interface CompileInput {
   readonly tunnel: number | undefined;
   /** Underlay address of this host. */
   readonly encapAddress: IpAddress;
+  /** Who counts what vNICs send and get: IPFIX has it by samples of every packet, the kernel's conntrack by itself. */
+  readonly countedBy: 'ipfix' | 'conntrack';
 }
 
 export interface LocalEndpoint {
   readonly ofport: number;
+  /** Conntrack zone, see ZONES. */
+  readonly zone: number;
   readonly endpoint: Endpoint;
   /** Address space, see REGISTERS.space. */
   readonly space: number;
@@ -90,7 +94,7 @@ export function topologyOf(input: CompileInput): Topology {
   for (const port of input.ports) {
     const endpoint = byIfaceId.get(port.ifaceId);
     if (endpoint === undefined || !networks.has(endpoint.network)) unboundPorts.push(port);
-    else locals.push({ ofport: port.ofport, endpoint, space: spaceOf(endpoint.network) });
+    else locals.push({ ofport: port.ofport, zone: port.zone, endpoint, space: spaceOf(endpoint.network) });
   }
   const localNames = [...new Set(locals.map((local) => local.endpoint.network))];
   const reached = new Set(localNames);

@@ -1,5 +1,5 @@
 import type { Endpoint } from '../../model/endpoint.ts';
-import { type LocalPort, zoneOfPort } from '../../model/local-port.ts';
+import type { LocalPort } from '../../model/local-port.ts';
 import {
   createDirectory,
   type DepartedAddress,
@@ -38,7 +38,7 @@ export function createDepartures({ keepUs = KEEP_US, most = MOST }: DeparturesCo
 
   function forget(each: DepartedPort | DepartedAddress): void {
     if ('port' in each) {
-      const zone = zoneOfPort(each.port);
+      const zone = each.port.zone;
       if (ports.get(zone) === each) ports.delete(zone);
     } else {
       const space = addresses.get(each.space);
@@ -49,7 +49,7 @@ export function createDepartures({ keepUs = KEEP_US, most = MOST }: DeparturesCo
 
   function depart(each: DepartedPort | DepartedAddress): void {
     queue.push(each);
-    if ('port' in each) ports.set(zoneOfPort(each.port), each);
+    if ('port' in each) ports.set(each.port.zone, each);
     else {
       const space = addresses.get(each.space) ?? new Map<number | bigint, DepartedAddress>();
       addresses.set(each.space, space.set(each.address, each));
@@ -69,9 +69,9 @@ export function createDepartures({ keepUs = KEEP_US, most = MOST }: DeparturesCo
         if (!isHere || !same.addresses.includes(address as never)) depart({ space, address, endpoint, until: now });
     }
     const former = new Map(oldEndpoints.map((endpoint) => [endpoint.ifaceId, endpoint]));
-    const held = new Map(next.ports.map((port) => [zoneOfPort(port), port.ifaceId]));
+    const held = new Map(next.ports.map((port) => [port.zone, port.ifaceId]));
     for (const port of oldPorts) {
-      const zone = zoneOfPort(port);
+      const zone = port.zone;
       const isGone = held.get(zone) !== port.ifaceId;
       const isUnbound = former.has(port.ifaceId) && !current.has(port.ifaceId);
       if (isGone || isUnbound) depart({ port, endpoint: directory.endpointAt(zone), until: now });

@@ -1,5 +1,5 @@
 import type { Endpoint } from '../../model/endpoint.ts';
-import { type LocalPort, zoneOfPort } from '../../model/local-port.ts';
+import type { LocalPort } from '../../model/local-port.ts';
 
 /**
  * Who is behind a zone or an address. Addresses are looked up within an *address space*: the networks that one router joins, or a single network without
@@ -75,7 +75,7 @@ export function createDirectory({ ports, endpoints, routerOf, departed }: Direct
     for (const address of endpoint.addresses) space.set(address, endpoint);
   }
   const byZone = new Map<number, LocalPort>();
-  for (const port of ports) byZone.set(zoneOfPort(port), port);
+  for (const port of ports) byZone.set(port.zone, port);
 
   return {
     endpointAt(zone) {

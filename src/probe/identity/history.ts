@@ -1,6 +1,6 @@
 import type { FlowRow } from '../../model/flow.ts';
 import type { IdentityEntry, IdentityReport } from '../../model/identity.ts';
-import { type LocalPort, zoneOfPort } from '../../model/local-port.ts';
+import type { LocalPort } from '../../model/local-port.ts';
 import { formatIp, type IpAddress } from '../../wire/address.ts';
 import type { Directory } from './directory.ts';
 
@@ -105,7 +105,7 @@ function isSame(known: Known, sighting: Sighting): boolean {
 /** Whoever is bound to a port of this host now, at each address that a document gives it. `now`: microseconds since the epoch. */
 export function* residents(ports: Iterable<LocalPort>, directory: Directory, now: number): Generator<Sighting> {
   for (const port of ports) {
-    const endpoint = directory.endpointAt(zoneOfPort(port));
+    const endpoint = directory.endpointAt(port.zone);
     if (endpoint === undefined) continue;
     const { ifaceId, vm, vmUuid, project, application, network, identitySource, addresses } = endpoint;
     const who = {
