@@ -121,6 +121,82 @@ describe('frames that we encode', () => {
   });
 });
 
+describe('frames whose checksum is not for the addresses of their header', () => {
+  const [A, B, C] = [0xfd01n << 112n, (0xfd01n << 112n) + 2n, (0xfd02n << 112n) + 3n];
+  const hex = (value: bigint) => value.toString(16).padStart(32, '0');
+  const options = (text: string) => Uint8Array.from(Buffer.from(text, 'hex'));
+  const rest = { udp: { sourcePort: 7000, destinationPort: 8000 }, payload: new Uint8Array(5) };
+  /** A frame with the checksum that another one has. */
+  const frame = (spec: PacketSpec, like: PacketSpec): Uint8Array => {
+    const checksum = decode(encodePacket({ ...rest, ...like })).udp!.checksum;
+    return encodePacket({ ...rest, ...spec, udp: { ...rest.udp, checksum } });
+  };
+  const v6 = (nextHeader: number, extensions: string) => ({
+    eth: {},
+    ipv6: { source: A, destination: B, nextHeader, extensions: options(extensions), protocol: 17 },
+  });
+  const v4 = (route: string) => ({
+    eth: {},
+    ipv4: { source: 10, destination: 20, options: options(route), protocol: 17 },
+  });
+  const routed = [
+    `1102000100000000${hex(C)}`,
+    `1102000000000000${hex(C)}`,
+    `1102000200000000${hex(C)}`,
+    `1104000100000000${hex(A)}${hex(C)}`,
+    `1102020100000000${hex(C)}`,
+    `1104040101000000${hex(C)}${hex(A)}`,
+    `1104040001000000${hex(C)}${hex(A)}`,
+    `1102030100000000${hex(C)}`,
+    '11010301ff7000000300000000000000',
+    '11010301ff600000090a000000000000',
+    `1102090100000000${hex(C)}`,
+    '1100000100000000',
+  ];
+  const homes = [`110201020000c910${hex(C)}`, `1102c910${hex(C)}01020000`];
+  const routes = ['8307040000001e00', '8307080000001e00', '890b040000001e0000002800', '890b080000001e0000002800']
+    .concat(['890b0c0000001e0000002800', '8307050000001e00', '018307040000001e', '000307040000001e'])
+    .concat(['0103070400000000', '9404000083070400ff000001', '8303040000000000']);
+
+  it('are judged as tshark judges them, whatever of them it may be for', () => {
+    const frames = [
+      ...routed.flatMap((extensions) =>
+        [A, B, C, ((B >> 8n) << 8n) | 3n, (0xfd01n << 112n) + 10n].map((destination) =>
+          frame(v6(43, extensions), { eth: {}, ipv6: { source: A, destination } }),
+        ),
+      ),
+      ...homes.flatMap((extensions) =>
+        [A, C].map((source) => frame(v6(60, extensions), { eth: {}, ipv6: { source, destination: B } })),
+      ),
+      ...routes.flatMap((route) =>
+        [20, 30, 40, 0xff000001].map((destination) => frame(v4(route), { eth: {}, ipv4: { source: 10, destination } })),
+      ),
+    ];
+    const rows = readByTshark(frames, ['udp.checksum.status']);
+    const ours = frames.map((bytes) => (checksumErrors(decode(bytes)).includes('udp') ? '0' : '1'));
+    expect(ours).toEqual(rows.map(([status]) => status));
+    expect(ours.filter((status) => status === '1').length).toBeGreaterThan(routed.length + routes.length);
+  });
+
+  it('of jumbograms and of datagrams that end early are as tshark says', () => {
+    const datagram = (length: number, like: number) => {
+      const ipv4 = { source: 10, destination: 20 };
+      const checksum = decode(encodePacket({ eth: {}, ipv4, ...rest, payload: new Uint8Array(like).fill(65) })).udp!
+        .checksum;
+      return encodePacket({
+        eth: {},
+        ipv4,
+        udp: { ...rest.udp, length, checksum },
+        payload: new Uint8Array(12).fill(65),
+      });
+    };
+    const frames = [datagram(20, 12), datagram(13, 5), datagram(13, 12), datagram(8, 0), datagram(8, 12)];
+    const rows = readByTshark(frames, ['udp.checksum.status']);
+    expect(rows.map(([status]) => status)).toEqual(['1', '1', '0', '1', '0']);
+    expect(frames.map((bytes) => checksumErrors(decode(bytes)).length === 0)).toEqual([true, true, false, true, false]);
+  });
+});
+
 describe('guest packets', () => {
   const ends = (source: string, destination: string): GuestEnds => ({
     sourceMac: parseMac('52:54:00:00:00:01')!,

@@ -1,6 +1,7 @@
 import { type Decoded, WireError, type WireErrorCode } from '../wire-error.ts';
 import {
   ARP,
+  ARP_ETHERNET,
   DHCP,
   DHCP_COOKIE,
   ETHERNET,
@@ -19,6 +20,7 @@ import {
   UDP,
   VLAN,
 } from './headers.ts';
+import { jumboLength, walkExtensions } from './ipv6-extensions.ts';
 import type { DhcpOption, GeneveOption, Layers, NeighbourDiscovery, NeighbourOption, Packet, Vlan } from './packet.ts';
 
 /** Frames inside frames are taken apart down to here; deeper ones stay payload. */
@@ -93,8 +95,9 @@ function has(cursor: Cursor, length: number, what: string): boolean {
 function decodeArp(cursor: Cursor): void {
   if (!has(cursor, ARP.length, 'an ARP message')) return;
   const arp = ARP.read(cursor.bytes, cursor.at);
-  const isIpv4 = arp.protocol === ETHERTYPE.ipv4 && arp.hardwareLength === 6 && arp.protocolLength === 4;
-  if (!holds(cursor, isIpv4, 'unsupported', 'ARP for other than Ethernet and IPv4')) return;
+  const isEthernet = arp.hardware === ARP_ETHERNET && arp.hardwareLength === 6;
+  const isIpv4 = arp.protocol === ETHERTYPE.ipv4 && arp.protocolLength === 4;
+  if (!holds(cursor, isEthernet && isIpv4, 'unsupported', 'ARP for other than Ethernet and IPv4')) return;
   cursor.layers.arp = arp;
   cursor.at += ARP.length;
 }
@@ -114,41 +117,32 @@ function decodeIpv4(cursor: Cursor): void {
   else cursor.end = packetEnd;
   cursor.at += length;
   // Only the first fragment has the transport's header.
-  if (header.fragmentOffset === 0) decodeTransport(cursor, header.protocol);
+  if (header.fragmentOffset === 0) decodeTransport(cursor, header.protocol, header.moreFragments === 1);
 }
-
-/** Of those that RFC 8200 section 4 and its successors lay out alike: number of the next header, length in 8 octets without the first 8. */
-const EXTENSIONS: ReadonlySet<number> = new Set([0, 43, 60, 135, 139, 140]);
-const FRAGMENT = 44;
-/** RFC 4302: its length counts 4 octets, less 2. */
-const AUTHENTICATION = 51;
 
 function decodeIpv6(cursor: Cursor): void {
   if (!has(cursor, IPV6.length, 'an IPv6 header')) return;
   const { bytes, at } = cursor;
   const header = IPV6.read(bytes, at);
   if (!holds(cursor, header.version === 6, 'value', 'the IP version contradicts the ethertype')) return;
-  const packetEnd = at + IPV6.length + header.payloadLength;
+  const first = at + IPV6.length;
+  const packetEnd = first + (header.payloadLength || jumbo(cursor, first, header.nextHeader));
   if (packetEnd > cursor.end) refuse(cursor, 'truncated', 'the IPv6 packet is cut');
   else cursor.end = packetEnd;
-  cursor.at += IPV6.length;
-  const first = cursor.at;
-  let protocol = header.nextHeader;
-  let isFirstFragment = true;
-  while (isFirstFragment && (EXTENSIONS.has(protocol) || protocol === FRAGMENT || protocol === AUTHENTICATION)) {
-    if (!has(cursor, 8, 'an IPv6 extension header')) break;
-    const words = bytes[cursor.at + 1]!;
-    const length = protocol === FRAGMENT ? 8 : protocol === AUTHENTICATION ? (words + 2) * 4 : (words + 1) * 8;
-    if (!has(cursor, length, 'an IPv6 extension header')) break;
-    if (protocol === FRAGMENT) isFirstFragment = ethertypeAt(bytes, cursor.at + 2) >> 3 === 0;
-    protocol = bytes[cursor.at]!;
-    cursor.at += length;
-  }
-  cursor.layers.ipv6 = { ...header, extensions: bytes.slice(first, cursor.at), protocol };
-  if (isFirstFragment) decodeTransport(cursor, protocol);
+  const chain = walkExtensions(bytes, first, cursor.end, header.nextHeader);
+  cursor.at = chain.end;
+  if (chain.isCut) refuse(cursor, 'truncated', 'an IPv6 extension header is cut');
+  cursor.layers.ipv6 = { ...header, extensions: bytes.slice(first, cursor.at), protocol: chain.protocol };
+  if (!chain.isLaterFragment) decodeTransport(cursor, chain.protocol, chain.isFirstOfMany);
 }
 
-function decodeTransport(cursor: Cursor, protocol: number): void {
+/** Octets behind an IPv6 header that leaves its length to a jumbo option; 0 where there is none. */
+function jumbo({ bytes, end }: Cursor, at: number, nextHeader: number): number {
+  return jumboLength(bytes, walkExtensions(bytes, at, end, nextHeader)) ?? 0;
+}
+
+/** @param isPart whether other fragments have the rest of the transport's message. */
+function decodeTransport(cursor: Cursor, protocol: number, isPart: boolean): void {
   const { bytes, at, layers } = cursor;
   switch (protocol) {
     case PROTOCOL.tcp: {
@@ -164,6 +158,7 @@ function decodeTransport(cursor: Cursor, protocol: number): void {
     case PROTOCOL.udp:
       if (!has(cursor, UDP.length, 'a UDP header')) return;
       layers.udp = UDP.read(bytes, at);
+      if (!isPart) endUdp(cursor, layers.udp.length);
       cursor.at += UDP.length;
       if (layers.udp.destinationPort === PORT.geneve) decodeGeneve(cursor);
       else if (isDhcpPort(layers.udp.sourcePort) && isDhcpPort(layers.udp.destinationPort)) decodeDhcp(cursor);
@@ -184,6 +179,18 @@ function decodeTransport(cursor: Cursor, protocol: number): void {
       cursor.at += ICMP.length;
       decodeNeighbourDiscovery(cursor, layers.icmpv6.type);
   }
+}
+
+/**
+ * Ends the packet where the datagram does: what the IP packet has behind it is no payload (RFC 768; RFC 9868 puts options there). A jumbogram's length does not
+ * fit its field, which is 0 then (RFC 2675 section 4).
+ */
+function endUdp(cursor: Cursor, length: number): void {
+  const left = cursor.end - cursor.at;
+  if (length === 0 && left > 0xffff) return;
+  if (length < UDP.length) refuse(cursor, 'length', 'the UDP datagram is shorter than its header');
+  else if (length > left) refuse(cursor, 'length', 'the UDP datagram is longer than its packet');
+  else cursor.end = cursor.at + length;
 }
 
 function decodeNeighbourDiscovery(cursor: Cursor, type: number): void {

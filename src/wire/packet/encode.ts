@@ -1,6 +1,8 @@
 import { crc32c, foldChecksum, sumWords } from './checksum.ts';
+import { finalIpv4, finalIpv6 } from './final-addresses.ts';
 import {
   ARP,
+  ARP_ETHERNET,
   DHCP,
   DHCP_COOKIE,
   ETHERNET,
@@ -19,6 +21,7 @@ import {
   UDP,
   VLAN,
 } from './headers.ts';
+import { jumboLength, walkExtensions } from './ipv6-extensions.ts';
 import type { Fields, HeaderOf, Layout } from './layout.ts';
 import type { DhcpOption, GeneveOption, NeighbourOption, PacketSpec } from './packet.ts';
 
@@ -44,7 +47,7 @@ export function encodePacket(spec: PacketSpec): Uint8Array {
 function encodeBody(spec: PacketSpec): Uint8Array {
   const payload = spec.payload ?? EMPTY;
   if (spec.arp) {
-    const kind = { hardware: 1, protocol: ETHERTYPE.ipv4, hardwareLength: 6, protocolLength: 4 };
+    const kind = { hardware: ARP_ETHERNET, protocol: ETHERTYPE.ipv4, hardwareLength: 6, protocolLength: 4 };
     return concat([header(ARP, { ...kind, ...spec.arp }), payload]);
   }
   if (spec.ipv4) return encodeIpv4(spec, spec.ipv4);
@@ -56,7 +59,7 @@ function encodeIpv4(spec: PacketSpec, ipv4: NonNullable<PacketSpec['ipv4']>): Ui
   const options = ipv4.options ?? EMPTY;
   const length = IPV4.length + options.length;
   const protocol = ipv4.protocol ?? protocolOf(spec, PROTOCOL.icmp);
-  const pseudo = pseudoIpv4(ipv4.source ?? 0, ipv4.destination ?? 0, protocol);
+  const pseudo = pseudoIpv4(ipv4.source ?? 0, finalIpv4(options, ipv4.destination ?? 0), protocol);
   const body = encodeTransport(spec, pseudo);
   const fixed = header(IPV4, {
     version: 4,
@@ -74,9 +77,12 @@ function encodeIpv4(spec: PacketSpec, ipv4: NonNullable<PacketSpec['ipv4']>): Ui
 function encodeIpv6(spec: PacketSpec, ipv6: NonNullable<PacketSpec['ipv6']>): Uint8Array {
   const extensions = ipv6.extensions ?? EMPTY;
   const protocol = ipv6.protocol ?? protocolOf(spec, PROTOCOL.icmpv6);
-  const fixed = { version: 6, nextHeader: protocol, hopLimit: 64, ...ipv6 };
-  const body = encodeTransport(spec, pseudoIpv6(fixed.source ?? 0n, fixed.destination ?? 0n, protocol));
-  const payloadLength = ipv6.payloadLength ?? extensions.length + body.length;
+  const fixed = { version: 6, nextHeader: protocol, hopLimit: 64, source: 0n, destination: 0n, ...ipv6 };
+  const chain = walkExtensions(extensions, 0, extensions.length, fixed.nextHeader);
+  const ends = finalIpv6(extensions, chain, fixed);
+  const body = encodeTransport(spec, pseudoIpv6(ends.source, ends.destination, protocol));
+  const isJumbo = jumboLength(extensions, chain) !== undefined;
+  const payloadLength = ipv6.payloadLength ?? (isJumbo ? 0 : extensions.length + body.length);
   return concat([header(IPV6, { ...fixed, payloadLength }), extensions, body]);
 }
 
@@ -113,7 +119,9 @@ function encodeTransport(spec: PacketSpec, pseudo: Pseudo): Uint8Array {
   if (udp) {
     const body = encodeUdpBody(spec);
     const ports = spec.geneve ? { destinationPort: PORT.geneve } : {};
-    const datagram = concat([header(UDP, { length: UDP.length + body.length, ...ports, ...udp }), body]);
+    const whole = UDP.length + body.length;
+    // RFC 2675 section 4: a length that does not fit its field is 0.
+    const datagram = concat([header(UDP, { length: whole > 0xffff ? 0 : whole, ...ports, ...udp }), body]);
     const sent = summed(datagram, 6, udp.checksum, pseudo(datagram.length));
     // RFC 768: a computed 0 is sent as all ones, since 0 means that there is none.
     if (udp.checksum === undefined && sent[6] === 0 && sent[7] === 0) sent.fill(0xff, 6, 8);

@@ -110,6 +110,8 @@ export const GENEVE = layout({
 /** RFC 8926 section 3.5. The upper bit of `type` marks an option that a receiver must know. */
 export const GENEVE_OPTION = layout({ class: 16, type: 8, reserved: 3, words: 5 });
 
+/** ARP `hardware` (IANA, ARP parameters). */
+export const ARP_ETHERNET = 1;
 export const ETHERTYPE = { ipv4: 0x0800, arp: 0x0806, vlan: 0x8100, ipv6: 0x86dd, serviceVlan: 0x88a8 } as const;
 export const PROTOCOL = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58, sctp: 132 } as const;
 export const PORT = { dhcpServer: 67, dhcpClient: 68, geneve: 6081 } as const;
