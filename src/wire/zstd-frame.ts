@@ -28,7 +28,7 @@ export function readZstdFrame(bytes: Uint8Array): Decoded<ZstdFrame> {
   const sizeOctets = [singleSegment ? 1 : 0, 2, 4, 8][descriptor >> 6] as number;
   let at = 5 + (singleSegment ? 0 : 1) + dictionaryOctets + sizeOctets;
   for (let last = false; !last; ) {
-    if (at + 3 > bytes.length) return new WireError('truncated', at, 'the frame ends before its last block');
+    if (at + 3 > bytes.length) return new WireError('truncated', bytes.length, 'the frame ends before its last block');
     const header = view.getUint16(at, true) | (view.getUint8(at + 2) << 16);
     last = (header & 1) !== 0;
     const type = (header >> 1) & 3;

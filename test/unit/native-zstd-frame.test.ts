@@ -38,8 +38,8 @@ describe('a Zstandard frame', () => {
     for (const { bytes } of FRAMES) {
       const step = Math.max(1, Math.floor(bytes.length / 300));
       for (let end = 0; end < bytes.length; end += step)
-        expect(readZstdFrame(bytes.subarray(0, end))).toMatchObject({ code: 'truncated' });
-      expect(readZstdFrame(bytes.subarray(0, -1))).toMatchObject({ code: 'truncated' });
+        expect(readZstdFrame(bytes.subarray(0, end))).toMatchObject({ code: 'truncated', offset: end });
+      expect(readZstdFrame(bytes.subarray(0, -1))).toMatchObject({ code: 'truncated', offset: bytes.length - 1 });
     }
   });
 
@@ -49,7 +49,8 @@ describe('a Zstandard frame', () => {
       fc.property(fc.uint8Array({ maxLength: 60 }), fc.boolean(), (tail, starts) => {
         const bytes = new Uint8Array([...(starts ? magic : []), ...tail]);
         const frame = readZstdFrame(bytes);
-        expect(frame instanceof WireError || (frame.length > 0 && frame.length <= bytes.length)).toBe(true);
+        const within = frame instanceof WireError ? frame.offset : frame.length;
+        expect(within).toBeLessThanOrEqual(bytes.length);
       }),
       { numRuns: 2000 },
     );
@@ -84,6 +85,12 @@ describe('a Zstandard frame', () => {
       message: expect.stringContaining('11 octets behind a Zstandard frame: not a Zstandard frame'),
     });
     expect(splitZstdFrames(new Uint8Array(0))).toMatchObject({ code: 'truncated' });
+  });
+
+  it('that ends within a block is told to end where it ends', () => {
+    const frame = Uint8Array.from(Buffer.from('28b52ffd2000f8ffff', 'hex'));
+    expect(readZstdFrame(frame)).toMatchObject({ code: 'truncated', offset: 9 });
+    expect(splitZstdFrames(frame)).toMatchObject({ code: 'truncated', offset: 9 });
   });
 
   it('is told from something else', () => {
