@@ -53,6 +53,33 @@ describe('OVSDB values', () => {
     );
   });
 
+  it('a bare element may come as a set of one; nothing comes twice, and what is none is none', () => {
+    const scalar = { shape: 'scalar', key: 'integer' } as const;
+    const set = { shape: 'set', key: 'integer' } as const;
+    const map = { shape: 'map', key: 'string', value: 'integer' } as const;
+    const uuid = { shape: 'scalar', key: 'uuid' } as const;
+    const refused = expect.objectContaining({ code: 'value' });
+    expect(decodeValue(scalar, ['set', [1]])).toBe(1);
+    expect(decodeValue(scalar, ['set', []])).toEqual(refused);
+    expect(decodeValue(set, ['set', [1, 1]])).toEqual(refused);
+    expect(
+      decodeValue(map, [
+        'map',
+        [
+          ['a', 1],
+          ['a', 1],
+        ],
+      ]),
+    ).toEqual(refused);
+    expect(decodeValue({ shape: 'scalar', key: 'real' }, JSON.parse('1e400') as Json)).toEqual(refused);
+    expect(decodeValue(uuid, ['uuid', 'x'])).toEqual(refused);
+    const id = '550E8400-E29B-41D4-A716-446655440000';
+    expect(decodeValue(uuid, ['uuid', id])).toBe(id.toLowerCase());
+    expect(decodeTransaction([{ uuid: ['uuid', 'x'] }])).toMatchObject({ failed: expect.stringContaining('step 1') });
+    const updates = { Bridge: { x: { insert: { name: 'br0' } } } };
+    expect(readUpdates({ Bridge: ['name'] }, emptyRows({ Bridge: ['name'] }), updates)).toEqual(refused);
+  });
+
   it('any JSON is a value or an error, never a crash', () => {
     fc.assert(
       fc.property(fc.constantFrom(...COLUMNS), fc.jsonValue(), (type, json) => {

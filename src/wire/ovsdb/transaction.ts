@@ -1,7 +1,8 @@
+import { WireError } from '../wire-error.ts';
 import type { Json, JsonObject } from './json-framer.ts';
 import { isObject } from './json-rpc.ts';
 import { type ColumnName, columnType, type TableName, type WritableRow } from './tables.ts';
-import { encodeValue } from './value.ts';
+import { decodeValue, encodeValue } from './value.ts';
 
 /** Which rows: all whose columns satisfy every condition (RFC 7047, section 5.1). `uuid` stands for `_uuid ==`. */
 type Where<T extends TableName> =
@@ -27,6 +28,8 @@ export interface OperationResult {
   readonly uuid?: string;
   readonly count?: number;
 }
+
+const UUID = { shape: 'scalar', key: 'uuid' } as const;
 
 /** @throws TypeError when a value does not fit its column. */
 export function encodeOperation(operation: Operation): JsonObject {
@@ -64,9 +67,12 @@ export function decodeTransaction(result: Json): readonly OperationResult[] | { 
       return { failed: `step ${index + 1}: ${one.error}${details}` };
     }
     if (!isObject(one)) return { failed: `step ${index + 1}: no result` };
-    const uuid = Array.isArray(one.uuid) && typeof one.uuid[1] === 'string' ? { uuid: one.uuid[1] } : {};
-    const count = typeof one.count === 'number' ? { count: one.count } : {};
-    out.push({ ...uuid, ...count });
+    const uuid = one.uuid === undefined ? undefined : decodeValue(UUID, one.uuid);
+    if (uuid instanceof WireError) return { failed: `step ${index + 1}: ${uuid.message}` };
+    out.push({
+      ...(typeof uuid === 'string' && { uuid }),
+      ...(typeof one.count === 'number' && { count: one.count }),
+    });
   }
   return out;
 }

@@ -47,6 +47,8 @@ export type WritableValue<C extends ColumnType> = C extends { shape: 'map'; key:
 export type AnyValue = ColumnValue<ColumnType>;
 type Atom = string | number | boolean;
 
+const UUID = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/i;
+
 /** What a column holds that the server leaves out of an update (RFC 7047, section 5.2.1). */
 export function defaultValue(type: ColumnType): AnyValue {
   switch (type.shape) {
@@ -69,14 +71,23 @@ const DEFAULT_ATOMS = {
   uuid: '00000000-0000-0000-0000-000000000000',
 } as const satisfies Record<AtomType, Atom>;
 
-/** Reads a <value> (RFC 7047, section 5.1) as the column's type. A set of one may come as its bare element. */
+/**
+ * Reads a <value> (RFC 7047, section 5.1) as the column's type. A set of one may come as its bare element, and a bare element as a set of one. What
+ * ovsdb-server would refuse is refused: an element or a key twice, a number that is none, a uuid that is none, a string with NUL.
+ */
 export function decodeValue(type: ColumnType, json: Json): Decoded<AnyValue> {
   if (type.shape === 'map') return decodeMap(type.key, type.value, json);
-  if (type.shape === 'scalar') return decodeAtom(type.key, json);
   const elements = decodeSet(type.key, json);
   if (elements instanceof WireError || type.shape === 'set') return elements;
   if (elements.length > 1) return new WireError('value', 0, `${elements.length} elements where at most one may be`);
+  if (elements.length === 0 && type.shape === 'scalar')
+    return new WireError('value', 0, 'no element where one must be');
   return elements[0];
+}
+
+/** A uuid as a row's name, in lower case. */
+export function decodeUuid(text: string): Decoded<string> {
+  return UUID.test(text) ? text.toLowerCase() : new WireError('value', 0, `${quote(text)} is no uuid`);
 }
 
 /** Writes a value as the column's type wants it. @throws TypeError when the value does not fit the column. */
@@ -136,7 +147,9 @@ function decodeSet(key: AtomType, json: Json): Decoded<readonly Atom[]> {
   }
   const elements = json[1];
   if (json.length !== 2 || !isArray(elements)) return new WireError('value', 0, 'a set is ["set", [elements]]');
-  return decodeAll(elements, (element) => decodeAtom(key, element));
+  const atoms = decodeAll(elements, (element) => decodeAtom(key, element));
+  if (atoms instanceof WireError || new Set(atoms).size === atoms.length) return atoms;
+  return new WireError('value', 0, 'an element twice in a set');
 }
 
 function decodeMap(key: AtomType, value: AtomType, json: Json): Decoded<ReadonlyMap<Atom, Atom>> {
@@ -149,7 +162,9 @@ function decodeMap(key: AtomType, value: AtomType, json: Json): Decoded<Readonly
     const v = decodeAtom(value, pair[1] ?? null);
     return v instanceof WireError ? v : [k, v];
   });
-  return entries instanceof WireError ? entries : new Map(entries);
+  if (entries instanceof WireError) return entries;
+  const map = new Map(entries);
+  return map.size === entries.length ? map : new WireError('value', 0, 'a key twice in a map');
 }
 
 function decodeAll<T>(list: readonly Json[], decode: (element: Json) => Decoded<T>): Decoded<readonly T[]> {
@@ -165,20 +180,29 @@ function decodeAll<T>(list: readonly Json[], decode: (element: Json) => Decoded<
 function decodeAtom(type: AtomType, json: Json): Decoded<Atom> {
   switch (type) {
     case 'uuid':
-      if (isArray(json) && json.length === 2 && json[0] === 'uuid' && typeof json[1] === 'string') return json[1];
+      if (isArray(json) && json.length === 2 && json[0] === 'uuid' && typeof json[1] === 'string') {
+        return decodeUuid(json[1]);
+      }
       break;
     case 'integer':
-      if (typeof json === 'number' && Number.isInteger(json)) return json;
+      if (typeof json === 'number' && Number.isInteger(json) && Math.abs(json) <= 2 ** 63) return json;
       break;
     case 'real':
-      if (typeof json === 'number') return json;
+      // JSON.parse makes Infinity of what is too large.
+      if (typeof json === 'number' && Number.isFinite(json)) return json;
       break;
     case 'string':
+      if (typeof json === 'string' && !json.includes('\0')) return json;
+      break;
     case 'boolean':
-      if (typeof json === type) return json as string | boolean;
+      if (typeof json === 'boolean') return json;
       break;
   }
-  return new WireError('value', 0, `${JSON.stringify(json)?.slice(0, 80)} is no ${type}`);
+  return new WireError('value', 0, `${quote(json)} is no ${type}`);
+}
+
+function quote(json: Json): string {
+  return (JSON.stringify(json) ?? 'nothing').slice(0, 80);
 }
 
 function encodeAtom(type: AtomType, value: unknown): Json {

@@ -2,7 +2,7 @@ import { type Decoded, WireError } from '../wire-error.ts';
 import type { Json, JsonObject } from './json-framer.ts';
 import { isObject } from './json-rpc.ts';
 import { columnType, type Selection, type TableName } from './tables.ts';
-import { type AnyValue, applyDiff, decodeValue, defaultValue, sameValue } from './value.ts';
+import { type AnyValue, applyDiff, decodeUuid, decodeValue, defaultValue, sameValue } from './value.ts';
 
 type AnyRow = Readonly<Record<string, AnyValue>>;
 
@@ -34,7 +34,9 @@ export function readUpdates(selection: Selection, rows: Rows, updates: Json): De
     if (ofTable === undefined) continue;
     if (!isObject(ofTable)) return new WireError('value', 0, `the update of ${table} is not an object`);
     const columns = selection[table] ?? [];
-    for (const [uuid, update] of Object.entries(ofTable)) {
+    for (const [name, update] of Object.entries(ofTable)) {
+      const uuid = decodeUuid(name);
+      if (uuid instanceof WireError) return new WireError(uuid.code, 0, `${table}: ${uuid.message}`);
       const old = rows.get(table)?.get(uuid);
       const row = readRow(table, columns, old, update);
       if (row instanceof WireError) return new WireError(row.code, 0, `${table} ${uuid}: ${row.message}`);
