@@ -29,6 +29,7 @@ const packet = (number: number, bits: number): FieldSpec => ({ class: OXM_CLASS.
 export const FIELDS = {
   in_port: basic(0, 32),
   metadata: basic(2, 64),
+  packet_type: basic(44, 32),
   eth_dst: basic(3, 48),
   eth_src: basic(4, 48),
   eth_type: basic(5, 16),
@@ -68,7 +69,6 @@ export const FIELDS = {
   tun_id: basic(38, 64),
   tcp_flags: basic(42, 12),
   actset_output: basic(43, 32),
-  packet_type: basic(44, 32),
   /** The 16-bit input port of OpenFlow 1.0: actions of Open vSwitch still name it. */
   nxm_in_port: of(0, 16),
   vlan_tci: of(4, 16),

@@ -1,7 +1,7 @@
 import type { Decoded } from '../wire-error.ts';
 import type { Match } from './flow.ts';
 import { flowStats } from './flow-stats.ts';
-import { length, list, pad, struct, u8, u16, u64 } from './layout.ts';
+import { length, list, pad, skipped, struct, u8, u16, u64 } from './layout.ts';
 import { match } from './match.ts';
 import { VERSION } from './message.ts';
 import { MESSAGES } from './messages.ts';
@@ -42,6 +42,7 @@ const head = list(
     cookie: u64,
     match,
     stats: flowStats,
+    rest: skipped,
   }),
 );
 

@@ -6,6 +6,8 @@ import { tlvs } from './tlv.ts';
 
 /** Experimenter id of Netronome, whose property chooses how a select group selects. netronome-ext.h. */
 const NETRONOME = 0x154d;
+/** The id that Open vSwitch 2.4 wrote in its place, and later ones still read (NTR_COMPAT_VENDOR_ID of openflow-common.h). */
+const NETRONOME_ONCE = 0x1540;
 
 /** How packets are spread over buckets. */
 export interface GroupSelection {
@@ -68,6 +70,7 @@ const groupProperties = tlvs({
   selection: [
     [NETRONOME, 1],
     struct({ pad: pad(4), method: text(16), param: u64, fields: matchFields }) as Layout<GroupSelection>,
+    [NETRONOME_ONCE, 1],
   ],
 });
 

@@ -78,6 +78,14 @@ export const rest: Layout<Uint8Array> = {
   encode: (writer, value) => writer.bytes(value),
   decode: (reader) => reader.bytes(reader.left),
 };
+/** The same, left out where nothing is left. */
+export const optionalRest: OptionalLayout<Uint8Array> = {
+  isOptional: true,
+  encode: (writer, value) => {
+    if (value !== undefined) writer.bytes(value);
+  },
+  decode: (reader) => (reader.left > 0 ? reader.bytes(reader.left) : undefined),
+};
 /** Stands for true by being there. */
 export const present: Layout<true> = { encode: () => {}, decode: () => true };
 
@@ -91,6 +99,16 @@ export function pad(octets: number): SilentLayout {
     },
   };
 }
+
+/** What else a structure with a length has, where nobody needs it. For reading only. */
+export const skipped: SilentLayout = {
+  isSilent: true,
+  encode: () => {},
+  decode: (reader) => {
+    reader.skipRest();
+    return undefined;
+  },
+};
 
 export const length: LengthLayout = {
   isSilent: true,
@@ -255,7 +273,7 @@ export function struct<const M extends Members>(members: M): Layout<StructOf<M>>
         else if (member !== undefined) value[names[i]!] = member;
       }
       if (lengthIndex >= 0) {
-        if (reader.error === undefined) reader.at = reader.limit;
+        if (reader.left > 0) reader.fail('length', `${reader.left} octets left over in a structure`);
         reader.limit = outer;
       }
       return value as StructOf<M>;

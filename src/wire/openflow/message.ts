@@ -1,6 +1,6 @@
 import type { Decoded } from '../wire-error.ts';
 import { NICIRA } from './action-table.ts';
-import type { Layout, TypeOf } from './layout.ts';
+import { type Layout, optionalRest, type TypeOf } from './layout.ts';
 import { MESSAGES } from './messages.ts';
 import { NICIRA_MESSAGES } from './nicira.ts';
 import { OctetReader } from './octet-reader.ts';
@@ -36,6 +36,8 @@ export interface BundleAdd {
   readonly bundle: number;
   readonly flags: number;
   readonly message: PlainMessage | UnknownMessage;
+  /** Of experimenters, with the padding before them; as they came. */
+  readonly properties?: Uint8Array;
 }
 
 export type Message = PlainMessage | BundleAdd | UnknownMessage;
@@ -79,6 +81,7 @@ export function writeMessage(writer: OctetWriter, xid: number, message: Message)
     writer.u16(message.flags);
     // The switch insists on the same transaction id inside.
     writeMessage(writer, xid, message.message);
+    if (message.properties !== undefined) writer.bytes(message.properties);
   } else {
     if (row!.isNicira) {
       writer.u32(NICIRA);
@@ -122,7 +125,10 @@ function readBody(reader: OctetReader, number: number, mayBundle: boolean): Mess
     const flags = reader.u16();
     const { message } = readMessage(reader, false);
     // A bundle in a bundle is no message of the format: it stays bytes.
-    if (message.type !== 'bundle_add') return { type: 'bundle_add', bundle, flags, message };
+    if (message.type !== 'bundle_add') {
+      const properties = optionalRest.decode(reader);
+      return { type: 'bundle_add', bundle, flags, message, ...(properties !== undefined && { properties }) };
+    }
   }
   let row = BY_NUMBER.get(number);
   if (number === EXPERIMENTER && reader.left >= 8 && reader.u32() === NICIRA) row = BY_NICIRA_NUMBER.get(reader.u32());

@@ -2,43 +2,58 @@ import { actionList } from './actions.ts';
 import type { Action } from './flow.ts';
 import { flowMod, flowRemoved } from './flow-messages.ts';
 import { groupMod } from './group.ts';
-import { inline, type Layout, named, optional, pad, rest, struct, u8, u16, u32, u64 } from './layout.ts';
+import { inline, type Layout, named, optional, optionalRest, pad, rest, struct, u8, u16, u32, u64 } from './layout.ts';
 import { match } from './match.ts';
 import { meterMod } from './meter.ts';
 import { multipartReply, multipartRequest } from './multipart.ts';
+import type { OctetReader } from './octet-reader.ts';
 import { portDesc } from './port.ts';
 
 const NO_BUFFER = 0xffffffff;
 
-/** Versions that a bitmap names, by wire number (6 is OpenFlow 1.5). Section 7.5.1, ofp_hello_elem_versionbitmap. */
+const VERSION_BITMAP = 1;
+/** A version is one octet of a header: what is behind 8 words of a bitmap names none. */
+const BITMAP_WORDS = 8;
+
+/**
+ * Versions that bitmaps name, by wire number (6 is OpenFlow 1.5). Section 7.5.1, ofp_hello_elem_versionbitmap. What is no element ends the list, as in
+ * ofputil_decode_hello: OpenFlow 1.0 has a hello's body ignored.
+ */
 const versions: Layout<readonly number[]> = {
   encode(writer, value) {
     if (value.length === 0) return;
     const words = Math.floor(Math.max(...value) / 32) + 1;
-    writer.u16(1);
+    writer.u16(VERSION_BITMAP);
     writer.u16(4 + 4 * words);
     for (let word = 0; word < words; word++) {
-      writer.u32(value.filter((v) => v >> 5 === word).reduce((all, v) => all + 2 ** (v & 31), 0));
+      writer.u32(value.filter((v) => v >> 5 === word).reduce((all, v) => all | (1 << (v & 31)), 0) >>> 0);
     }
     writer.align8(writer.length - 4 - 4 * words);
   },
   decode(reader) {
-    const found: number[] = [];
+    const found = new Set<number>();
     while (reader.left >= 4) {
       const start = reader.at;
       const type = reader.u16();
-      reader.within(reader.u16() - 4, () => {
-        if (type !== 1) return;
-        for (let word = 0; reader.left >= 4; word++) {
-          const bitmap = reader.u32();
-          for (let bit = 0; bit < 32; bit++) if (((bitmap >>> bit) & 1) === 1) found.push(32 * word + bit);
-        }
+      const octets = reader.u16() - 4;
+      if (octets < 0 || octets > reader.left) break;
+      reader.within(octets, () => {
+        if (type === VERSION_BITMAP) readBitmap(reader, found);
+        reader.skipRest();
       });
       reader.align8(start);
     }
-    return found;
+    reader.skipRest();
+    return [...found].toSorted((a, b) => a - b);
   },
 };
+
+function readBitmap(reader: OctetReader, found: Set<number>): void {
+  for (let word = 0; reader.left >= 4 && word < BITMAP_WORDS; word++) {
+    const bitmap = reader.u32();
+    for (let bit = 0; bit < 32; bit++) if (((bitmap >>> bit) & 1) === 1) found.add(32 * word + bit);
+  }
+}
 
 /** Length of the actions ahead of the match that stands between: struct ofp_packet_out, section 7.3.6. */
 const packetOutTail: Layout<{
@@ -132,6 +147,8 @@ export const MESSAGES = {
       }),
       /** OFPBF_*: 1 atomic, 2 ordered. */
       flags: u16,
+      /** Of experimenters; as they came. */
+      properties: optionalRest,
     }),
   },
 } as const satisfies Record<string, { number: number; body: Layout<unknown> }>;

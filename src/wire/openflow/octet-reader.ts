@@ -93,13 +93,18 @@ export class OctetReader {
     this.#advance(count);
   }
 
+  /** Skips what is left of the structure in work. */
+  skipRest(): void {
+    this.skip(this.left);
+  }
+
   /** Skips to a multiple of 8 octets since `start`, or to the end where that comes first. */
   align8(start: number): void {
     const over = (this.at - start) & 7;
     if (over !== 0) this.skip(Math.min(8 - over, this.left));
   }
 
-  /** Reads a part that is so many octets long; what `read` leaves of them is skipped. */
+  /** Reads a part that is so many octets long; that `read` leaves some of them is an error, as it is to Open vSwitch (BAD_LEN). */
   within<T>(octets: number, read: () => T): T | undefined {
     if (octets < 0 || octets > this.left) {
       this.fail('length', `a part of ${octets} octets where ${this.left} are left`);
@@ -109,10 +114,9 @@ export class OctetReader {
     const end = this.at + octets;
     this.limit = end;
     const value = read();
+    if (this.left > 0) this.fail('length', `${this.left} octets left over in a part of ${octets}`);
     this.limit = outer;
-    if (this.error !== undefined) return undefined;
-    this.at = end;
-    return value;
+    return this.error === undefined ? value : undefined;
   }
 
   /** Like `within`, but what goes wrong inside is the part's own: undefined, and the reader goes on behind it. */

@@ -4,12 +4,16 @@ import type { OctetWriter } from './octet-writer.ts';
 
 /** Type of a TLV: its number, or with it the experimenter's id and its own type. */
 type TlvType = number | readonly [experimenter: number, type: number];
-type TlvTable = Readonly<Record<string, readonly [type: TlvType, body: Layout<unknown>]>>;
+/** `older` is what the type was once: read as the same, and never written. */
+type TlvRow = readonly [type: TlvType, body: Layout<unknown>, older?: TlvType];
+type TlvTable = Readonly<Record<string, TlvRow>>;
 
 const EXPERIMENTER = 0xffff;
 
 /** The object that a table of TLVs stands for. TLVs beside the table are kept as they came, after the known ones. */
-export type TlvsOf<T> = { readonly [K in keyof T]?: T[K] extends readonly [TlvType, infer L] ? TypeOf<L> : never } & {
+export type TlvsOf<T> = {
+  readonly [K in keyof T]?: T[K] extends readonly [TlvType, infer L, ...unknown[]] ? TypeOf<L> : never;
+} & {
   readonly unknown?: readonly Uint8Array[];
 };
 
@@ -23,9 +27,11 @@ type TlvsToEncode<T> = { readonly [K in keyof TlvsOf<T>]: TlvsOf<T>[K] | undefin
 export function tlvs<const T extends TlvTable>(
   table: T,
 ): Layout<TlvsOf<T>> & { encode(writer: OctetWriter, value: TlvsToEncode<T>): void } {
-  const rows = Object.entries(table).map(([name, [type, body]]) => ({ name, type, body }));
+  const rows = Object.entries(table).map(([name, [type, body, older]]) => ({ name, type, body, older }));
   const byNumber = new Map(rows.filter(({ type }) => typeof type === 'number').map((row) => [row.type, row]));
-  const byExperimenter = rows.flatMap((row) => (typeof row.type === 'number' ? [] : [{ row, id: row.type }]));
+  const byExperimenter = rows.flatMap((row) =>
+    [row.type, row.older].flatMap((id) => (typeof id === 'object' ? [{ row, id }] : [])),
+  );
 
   const find = (reader: OctetReader, type: number, octets: number): (typeof rows)[number] | undefined => {
     if (type !== EXPERIMENTER || octets < 12) return byNumber.get(type);
@@ -62,7 +68,10 @@ export function tlvs<const T extends TlvTable>(
         const octets = reader.u16();
         const isKnown = reader.within(octets - 4, () => {
           const row = find(reader, type, octets);
-          if (row === undefined) return false;
+          if (row === undefined) {
+            reader.skipRest();
+            return false;
+          }
           if (row.name in members) reader.fail('value', `property ${row.name} twice`);
           members[row.name] = row.body.decode(reader);
           return true;
