@@ -7,7 +7,7 @@ import { createApi } from './api/api.ts';
 import { createClickhouseFace } from './api/clickhouse-face.ts';
 import type { ApiDeps, ControlDeps, QueryDeps } from './api/deps.ts';
 import type { HostView } from './api/schemas.ts';
-import { createBusServer } from './bus/bus-server.ts';
+import { createBusServer, refuseUpgrade } from './bus/bus-server.ts';
 import { createEmbeddedBus } from './bus/embedded.ts';
 import { createKafkaBus } from './bus/kafka.ts';
 import { createCollector, DEFAULT_COLLECTOR_CONFIG } from './collector/collector.ts';
@@ -258,7 +258,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
         server.on('upgrade', (request, socket, head) => {
           const isAllowed = api.refusal(request) === undefined;
           if (isAllowed && busServer !== undefined) busServer.upgrade(request, socket, head);
-          else socket.end(`HTTP/1.1 ${isAllowed ? '404 Not Found' : '401 Unauthorized'}\r\nConnection: close\r\n\r\n`);
+          else refuseUpgrade(socket, isAllowed ? '404 Not Found' : '401 Unauthorized');
         });
       }
       await api.start();

@@ -47,10 +47,12 @@ const zip = promisify(gzip);
 const unzip = promisify(gunzip);
 const BODY_LIMIT = 1024 * 1024;
 /** Numbers of src/Common/ErrorCodes.cpp. */
+const BAD_ARGUMENTS = 36;
 const READONLY = 164;
 const AUTHENTICATION_FAILED = 516;
 const UNKNOWN_EXCEPTION = 1002;
 const NAMES: Readonly<Record<number, string>> = {
+  [BAD_ARGUMENTS]: 'BAD_ARGUMENTS',
   [READONLY]: 'READONLY',
   [AUTHENTICATION_FAILED]: 'AUTHENTICATION_FAILED',
   [UNKNOWN_EXCEPTION]: 'UNKNOWN_EXCEPTION',
@@ -98,7 +100,12 @@ export function createClickhouseFace({ listen, token }: ClickhouseFaceConfig, de
       );
   }
 
-  async function answer(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const url = urlOf(request);
+    if (url.pathname === '/ping' || url.pathname === '/replicas_status') {
+      response.end('Ok.\n');
+      return;
+    }
     authorize(request, url);
     const sql = [url.searchParams.get('query') ?? '', await bodyOf(request)]
       .filter((text) => text.trim() !== '')
@@ -157,12 +164,10 @@ export function createClickhouseFace({ listen, token }: ClickhouseFaceConfig, de
   }
 
   const listener = createTcpListener(listen, (request, response) => {
-    const url = new URL(request.url ?? '/', 'http://face');
-    if (url.pathname === '/ping' || url.pathname === '/replicas_status') {
-      response.end('Ok.\n');
-      return;
-    }
-    answer(request, response, url).catch((error) => fail(error, response));
+    answer(request, response)
+      .catch((error) => fail(error, response))
+      // Nothing that is sent here may end the process, not even by an answer that cannot be written.
+      .catch(() => response.destroy());
   });
 
   return {
@@ -174,6 +179,13 @@ export function createClickhouseFace({ listen, token }: ClickhouseFaceConfig, de
     },
     stop: () => listener.close(),
   };
+}
+
+/** A path, or a whole URL as proxies send it (RFC 9112 section 3.2). @throws FaceError */
+function urlOf({ url = '/' }: IncomingMessage): URL {
+  const parsed = URL.parse(url.startsWith('/') ? `http://face${url}` : url);
+  if (parsed === null) throw new FaceError(BAD_ARGUMENTS, 'what the request asks for is no URL');
+  return parsed;
 }
 
 function exceptionOf(error: unknown): { number: number; text: string } {

@@ -20,7 +20,7 @@ export interface Listener {
 }
 
 export function createTcpListener(address: ListenAddress, handler: RequestListener): Listener {
-  const server = createServer(handler);
+  const server = createGuardedServer(handler);
   return {
     server,
     async listen() {
@@ -37,9 +37,16 @@ export function createTcpListener(address: ListenAddress, handler: RequestListen
   };
 }
 
+/**
+ * Each connection has a handler of errors until its end. Node's own goes when a request asks for an upgrade, and a reset would then end the process.
+ */
+function createGuardedServer(handler: RequestListener): Server {
+  return createServer(handler).on('connection', (socket) => socket.on('error', () => socket.destroy()));
+}
+
 /** Its file has mode 0600 from the first moment on that others can see it. */
 export function createUnixListener(path: string, handler: RequestListener): Listener {
-  const server = createServer(handler);
+  const server = createGuardedServer(handler);
   return {
     server,
     async listen() {

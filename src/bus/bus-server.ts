@@ -40,6 +40,12 @@ export interface BusServer {
   stop(): Promise<void>;
 }
 
+/** Answers an upgrade request with a refusal, and hangs up however the client takes it. */
+export function refuseUpgrade(socket: Duplex, status: '401 Unauthorized' | '404 Not Found'): void {
+  socket.on('error', () => socket.destroy());
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => socket.destroy());
+}
+
 /** Lets agents use the bus of this process over WebSockets (TCP or a Unix socket). */
 export function createBusServer(config: BusServerConfig, deps: BusServerDeps): BusServer {
   const { path = '/bus', token, maxPendingOctets = 32 * 1024 * 1024 } = config;
@@ -110,7 +116,7 @@ export function createBusServer(config: BusServerConfig, deps: BusServerDeps): B
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     if (!mayEnter(request)) {
       refused.inc();
-      socket.end('HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+      refuseUpgrade(socket, '401 Unauthorized');
       return;
     }
     sockets.handleUpgrade(request, socket, head, (ws) => accept(ws, request.socket.remoteAddress ?? 'a local client'));
@@ -119,7 +125,9 @@ export function createBusServer(config: BusServerConfig, deps: BusServerDeps): B
   return {
     attach(server) {
       const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
-        if (new URL(request.url ?? '/', 'http://localhost').pathname === path) upgrade(request, socket, head);
+        // Node has taken its own handler away.
+        socket.on('error', () => socket.destroy());
+        if (request.url?.split('?', 1)[0] === path) upgrade(request, socket, head);
       };
       server.on('upgrade', onUpgrade);
       attached.set(server, onUpgrade);

@@ -15,10 +15,8 @@ export function connectUnix(path: string): Promise<Socket> {
       const why = REASONS[cause.code ?? ''] ?? cause.message;
       reject(new SondeError('OVS_UNREACHABLE', { where: path, why }, { cause }));
     };
-    socket.once('error', failed);
-    socket.once('connect', () => {
-      socket.off('error', failed);
-      resolve(socket);
-    });
+    // It stays: an error before the caller has its own handler would end the process. What comes after is the caller's to hear.
+    socket.on('error', failed);
+    socket.once('connect', () => resolve(socket));
   });
 }

@@ -1,12 +1,12 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { ROOT, sonde } from '../support/command.ts';
+import { sonde } from '../support/command.ts';
 import { SHOP_YAML } from '../support/shop.ts';
+import { startSonde } from '../support/sonde-process.ts';
 
 let folder: string;
 const children: ChildProcess[] = [];
@@ -22,42 +22,10 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-type Line = Readonly<Record<string, unknown>> & { readonly msg: string };
-
-/** A process of Sonde whose log is read line by line. */
 function start(args: readonly string[]) {
-  const child = spawn(process.execPath, [join(ROOT, 'src/cli/sonde.ts'), ...args], {
-    cwd: folder,
-    env: { PATH: process.env.PATH ?? '' },
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  children.push(child);
-  const texts: string[] = [];
-  const waiting = new Map<string, (line: Line) => void>();
-  const lines: Line[] = [];
-  createInterface(child.stderr).on('line', (text) => {
-    texts.push(text);
-    if (!text.startsWith('{')) return;
-    const line = JSON.parse(text) as Line;
-    lines.push(line);
-    waiting.get(line.msg)?.(line);
-  });
-  return {
-    /** The first line of the log with this message. */
-    async logged(message: string): Promise<Line> {
-      const there = lines.find(({ msg }) => msg === message);
-      if (there !== undefined) return there;
-      const { promise, resolve, reject } = Promise.withResolvers<Line>();
-      waiting.set(message, resolve);
-      child.once('exit', () => reject(new Error(`it ended before it said "${message}":\n${texts.join('\n')}`)));
-      return promise;
-    },
-    async stop(signal: NodeJS.Signals): Promise<number | null> {
-      child.kill(signal);
-      const [status] = (await once(child, 'exit')) as [number | null];
-      return status;
-    },
-  };
+  const started = startSonde(folder, args);
+  children.push(started.child);
+  return started;
 }
 
 test('a server takes documents, keeps them over a restart, and ends at a signal with nothing left but its data', async () => {
