@@ -97,7 +97,7 @@ function decode(datagrams: readonly Uint8Array[], take?: (samples: readonly Samp
   const records: DataRecord[] = [];
   let samples: SampleRecord[] = [];
   const read = (bytes: Uint8Array): void => {
-    const error = decoder.decode(SESSION, bytes, { samples, records });
+    const error = decoder.decode(SESSION, bytes, { samples, records }, NOW);
     if (error !== undefined) throw error;
   };
   for (const bytes of TEMPLATE_MESSAGES) read(bytes);

@@ -213,6 +213,21 @@ export const ERRORS = {
     says: 'The agent cannot take IPFIX at {where}: {why}.',
     do: 'Another process may have the port, or the address is not of this host: name another with --ipfix-listen.',
   },
+  IPFIX_STATE_INVALID: {
+    status: 500,
+    says: 'The templates that the last run saved in {file} are not understood: {why}.',
+    do: 'Nothing: the agent gets them from Open vSwitch again and writes the file anew. If it stays, remove the file and look at the disk.',
+  },
+  IPFIX_STATE_UNWRITABLE: {
+    status: 503,
+    says: 'The templates of Open vSwitch cannot be saved in {file}: {why}.',
+    do: 'Free space on that disk, or let this user write there; until then the exporter is set up anew at each start of the agent, and what was lost meanwhile is not counted.',
+  },
+  RECEIVE_BUFFER_CUT: {
+    status: 503,
+    says: 'The kernel gives {given} octets of receive buffer for IPFIX, {asked} were asked for: bursts of records may be lost.',
+    do: 'Allow it, and start the agent again: sysctl -w net.core.rmem_max={asked}, and the same in /etc/sysctl.d/ to keep it.',
+  },
 
   // --- The lab
   LAB_COMMAND_FAILED: {

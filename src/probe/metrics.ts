@@ -1,5 +1,6 @@
 import type { Registry } from 'prom-client';
 import { createMetrics, type MetricTable } from '../telemetry/metrics.ts';
+import { MALFORMED_REASONS } from '../wire/ipfix/counts.ts';
 import type { Recorder } from './flows/recorder.ts';
 import type { IpfixSource } from './sources/ipfix.ts';
 
@@ -10,12 +11,35 @@ export const METRICS = {
   sonde_ipfix_records_total: { type: 'counter', help: 'Data records in them that were decoded.' },
   sonde_ipfix_dropped_records_total: {
     type: 'counter',
-    help: 'Records that never became part of a row: lost on the way by sequence numbers (lost), of a template that never came (template), not sent by the exporter for want of room (not_sent).',
-    labels: { reason: ['lost', 'template', 'not_sent'] },
+    help: 'Records that never became part of a row: lost on the way by sequence numbers (lost), of a template that never came (template) or with no room to wait for it (waiting), of flows by the total of the exporter alone (total_only), neither of flows as Open vSwitch exports them nor options (not_sample), with counts that no flow can have (impossible).',
+    labels: { reason: ['lost', 'template', 'waiting', 'total_only', 'not_sample', 'impossible'] },
+  },
+  sonde_ipfix_not_sent_total: {
+    type: 'counter',
+    help: 'Datagrams that Open vSwitch could not send, by its own account, which it gives every 600 s. It numbers them all the same: their records are among the lost.',
+  },
+  sonde_ipfix_socket_drops_total: {
+    type: 'counter',
+    help: 'IPFIX datagrams that the kernel dropped at the socket, for want of room in the receive buffer. Their records are among the lost.',
+  },
+  sonde_ipfix_receive_buffer_octets: {
+    type: 'gauge',
+    help: 'Receive buffer of the socket: what was asked for, and what the kernel gave, which is at most net.core.rmem_max.',
+    labels: { of: ['asked', 'given'] },
   },
   sonde_ipfix_malformed_total: {
     type: 'counter',
-    help: 'Datagrams that are no IPFIX message, or have a part that is not.',
+    help: 'IPFIX datagrams refused in whole or from some part on: no header of IPFIX (header), longer or shorter than its messages (length), a set that does not fit or is reserved (set), no template (template), a record that is cut (record), something left over that is no padding (left_over), too many values (values), too many templates or fields of templates (templates).',
+    labels: { reason: MALFORMED_REASONS },
+  },
+  sonde_ipfix_times_corrected_total: {
+    type: 'counter',
+    help: 'Records whose start or end was more than an hour after their arrival (ahead), before 1970 (before), or whose start was after their end (crossed).',
+    labels: { reason: ['ahead', 'before', 'crossed'] },
+  },
+  sonde_ipfix_sessions_forgotten_total: {
+    type: 'counter',
+    help: 'Exporters forgotten with their templates, the one that was silent longest first, since there were too many or their templates too large together.',
   },
   sonde_flow_rows_total: {
     type: 'counter',
@@ -41,10 +65,10 @@ export const METRICS = {
 export function registerProbeMetrics(registry: Registry, ipfix: IpfixSource, recorder: Recorder): void {
   const metrics = createMetrics(registry, METRICS);
   const before = new Map<string, number>();
-  /** Counters only grow by steps, and what is counted elsewhere is a total. */
+  /** Counters only grow by steps, and what is counted elsewhere is a total. One that falls, as what was lost and came late, grows again from its highest. */
   const step = (name: string, total: number): number => {
     const last = before.get(name) ?? 0;
-    before.set(name, total);
+    before.set(name, Math.max(last, total));
     return Math.max(0, total - last);
   };
   const refresh = (): void => {
@@ -52,10 +76,27 @@ export function registerProbeMetrics(registry: Registry, ipfix: IpfixSource, rec
     const { join } = recorder;
     metrics.sonde_ipfix_datagrams_total.inc(step('datagrams', counts.datagrams));
     metrics.sonde_ipfix_records_total.inc(step('records', counts.records));
-    metrics.sonde_ipfix_dropped_records_total.inc({ reason: 'lost' }, step('lost', counts.lost));
-    metrics.sonde_ipfix_dropped_records_total.inc({ reason: 'template' }, step('template', counts.unknownTemplate));
-    metrics.sonde_ipfix_dropped_records_total.inc({ reason: 'not_sent' }, step('not_sent', counts.notSent));
-    metrics.sonde_ipfix_malformed_total.inc(step('malformed', counts.malformed));
+    const dropped = {
+      lost: counts.lost,
+      template: counts.unknownTemplate,
+      waiting: counts.heldFull,
+      total_only: counts.totalOnly,
+      not_sample: counts.notSample,
+      impossible: counts.impossible,
+    };
+    for (const [reason, total] of Object.entries(dropped))
+      metrics.sonde_ipfix_dropped_records_total.inc({ reason }, step(`dropped ${reason}`, total));
+    for (const [reason, total] of Object.entries(counts.malformedBy))
+      metrics.sonde_ipfix_malformed_total.inc({ reason }, step(`malformed ${reason}`, total));
+    const times = { ahead: counts.timesAhead, before: counts.timesBefore, crossed: counts.timesCrossed };
+    for (const [reason, total] of Object.entries(times))
+      metrics.sonde_ipfix_times_corrected_total.inc({ reason }, step(`times ${reason}`, total));
+    metrics.sonde_ipfix_not_sent_total.inc(step('not sent', counts.notSent));
+    metrics.sonde_ipfix_socket_drops_total.inc(step('socket drops', counts.socketDrops));
+    metrics.sonde_ipfix_sessions_forgotten_total.inc(step('forgotten', counts.forgottenStreams));
+    const { asked, given } = ipfix.receiveBuffer();
+    metrics.sonde_ipfix_receive_buffer_octets.set({ of: 'asked' }, asked);
+    metrics.sonde_ipfix_receive_buffer_octets.set({ of: 'given' }, given);
     metrics.sonde_flow_rows_total.inc({ outcome: 'kept' }, step('kept', recorder.counts.rowsDelivered));
     metrics.sonde_flow_rows_total.inc({ outcome: 'failed' }, step('failed', recorder.counts.rowsFailed));
     metrics.sonde_flow_rows_unattributed_total.inc(step('unattributed', join.unattributed));

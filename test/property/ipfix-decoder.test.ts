@@ -47,6 +47,63 @@ it('survives damaged messages, reads nothing beside them, and is none the worse 
     );
 });
 
+const limits = { streams: 5, templates: 40, fields: 300, heldSets: 50, heldOctets: 2000 };
+
+/** Templates with fields of any length, 0 included, data for them and for others, and withdrawals, of some sessions. */
+const hostile = fc.array(
+  fc.record({
+    port: fc.nat(8),
+    id: fc.integer({ min: 256, max: 330 }),
+    kind: fc.constantFrom('template', 'template', 'options', 'data', 'data', 'withdrawal', 'all withdrawn'),
+    fields: fc.array(fc.tuple(fc.nat(0x7fff), fc.constantFrom(0, 0, 1, 2, 4, 8, 0xffff)), { maxLength: 120 }),
+    data: fc.uint8Array({ maxLength: 300 }),
+    seconds: fc.constantFrom(0, 0, 0, 1, 40, -3600, 2 ** 31),
+  }),
+  { maxLength: 120 },
+);
+
+it('never remembers more than its limits allow, whatever is sent, and no more values than octets', () => {
+  const hex = (value: number) => value.toString(16).padStart(4, '0');
+  for (const dialect of ['openvswitch', 'rfc7011'] as const)
+    fc.assert(
+      fc.property(hostile, (steps) => {
+        const decoder = createIpfixDecoder({ dialect, ...limits });
+        let arrival = 1000;
+        for (const { port, id, kind, fields, data, seconds } of steps) {
+          arrival = Math.max(0, arrival + seconds);
+          const specifiers = fields.map(([element, length]) => hex(element) + hex(length)).join('');
+          const scope = kind === 'options' ? hex(Math.min(1, fields.length)) : '';
+          const sets = {
+            template: set(2, hex(id) + hex(fields.length) + specifiers),
+            options: set(3, hex(id) + hex(fields.length) + scope + specifiers),
+            data: set(id, Buffer.from(data).toString('hex')),
+            withdrawal: set(2, `${hex(id)}0000`),
+            'all withdrawn': set(2, '00020000'),
+          };
+          const heldBefore = decoder.size().heldOctets;
+          const { samples, records } = decodeAll(decoder, [message({ domain: id % 3 }, sets[kind])], port, { arrival });
+          const values = records.reduce((sum, record) => sum + record.values.length, 0);
+          expect(values + 2 * samples.length).toBeLessThanOrEqual(data.length + heldBefore);
+          const size = decoder.size();
+          expect(size.streams).toBeLessThanOrEqual(limits.streams);
+          expect(size.templates).toBeLessThanOrEqual(4 * limits.templates);
+          expect(size.fields).toBeLessThanOrEqual(4 * limits.fields);
+          expect(size.heldSets).toBeLessThanOrEqual(limits.heldSets);
+          expect(size.heldOctets).toBeLessThanOrEqual(limits.heldOctets);
+        }
+        // What it says of itself is what it has.
+        const known = createIpfixDecoder({ dialect, streams: 5, templates: 4096, fields: 65_536 });
+        const saved = decoder.save();
+        for (const stream of saved) expect(known.restore(stream)).toBeUndefined();
+        const { streams, templates, fields } = decoder.size();
+        expect(known.size()).toMatchObject({ streams, templates, fields });
+        for (const { sets } of saved)
+          expect(sets.length).toBeLessThanOrEqual(8 * limits.fields + 10 * limits.templates);
+      }),
+      { numRuns: 200 },
+    );
+});
+
 /** Element ids and lengths, so that a random template meets slots in any order, width and number. */
 const field = fc.tuple(
   fc.constantFrom(1, 2, 4, 7, 8, 10, 27, 56, 82, 83, 138, 158, 352, 500),
@@ -95,7 +152,17 @@ it('reads samples as the general reader reads the same record, whatever the temp
           }
         }
         const canPoint = (sizeOf(138) ?? 99) <= 8 && (sizeOf(2) ?? 99) <= 8;
-        expect(samples.length).toBe(canPoint ? 2 : 0);
+        // At most 2^20 octets a packet, and 2^40 packets: the general reader tells the counts.
+        const count = (id: number, name: string) => {
+          const value = first(name);
+          return typeof value === 'number' && sizeOf(id) !== undefined ? value : 0;
+        };
+        const packets = count(2, 'packetDeltaCount');
+        const most = Math.min(packets * 2 ** 20, Number.MAX_SAFE_INTEGER);
+        const octets = [count(1, 'octetDeltaCount'), count(352, 'layer2OctetDeltaCount')];
+        const isPossible = packets <= 2 ** 40 && octets.every((each) => each <= most);
+        expect(samples.length).toBe(canPoint && isPossible ? 2 : 0);
+        expect(decoder.counts.impossible).toBe(canPoint && !isPossible ? 2 : 0);
       },
     ),
     { numRuns: 500 },

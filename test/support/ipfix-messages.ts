@@ -46,12 +46,17 @@ export function message(
   return Uint8Array.from([...header, ...sets.flatMap((part) => [...part])]);
 }
 
-/** Decodes messages of one session. */
-export function decodeAll(decoder: IpfixDecoder, messages: readonly Uint8Array[], port = 4739, address = '192.0.2.1') {
+/** Decodes messages of one session, which arrive at the time of export of `message`, or at `arrival`, seconds. */
+export function decodeAll(
+  decoder: IpfixDecoder,
+  messages: readonly Uint8Array[],
+  port = 4739,
+  { address = '192.0.2.1', arrival = 1000 } = {},
+) {
   const sink = { samples: [] as SampleRecord[], records: [] as DataRecord[] };
   const errors: WireError[] = [];
   for (const bytes of messages) {
-    const error = decoder.decode({ address, port }, bytes, sink);
+    const error = decoder.decode({ address, port }, bytes, sink, arrival * 1e6);
     if (error) errors.push(error);
   }
   return { ...sink, errors };

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createIpfixSource, type IpfixSource } from '../../src/probe/sources/ipfix.ts';
 import { formatIp, formatMac } from '../../src/wire/address.ts';
 import type { DataRecord } from '../../src/wire/ipfix/data-record.ts';
-import { createIpfixDecoder, type SavedTemplates } from '../../src/wire/ipfix/decoder.ts';
+import { createIpfixDecoder, type SavedStream } from '../../src/wire/ipfix/decoder.ts';
 import type { SampleRecord } from '../../src/wire/ipfix/sample-record.ts';
 import { encodePacket } from '../../src/wire/packet/encode.ts';
 import { eventually } from '../support/eventually.ts';
@@ -106,9 +106,9 @@ describe('records of Open vSwitch', () => {
     await traffic(6);
     await sleep((ACTIVE_TIMEOUT + 1.5) * 1000);
     const decoder = createIpfixDecoder({ dialect: 'openvswitch' });
-    const mine: (SampleRecord | undefined)[] = messages.map(({ bytes, port: from }) => {
+    const mine: (SampleRecord | undefined)[] = messages.map(({ bytes, port: from, at }) => {
       const sink = { samples: [] as SampleRecord[], records: [] as DataRecord[] };
-      expect(decoder.decode({ address: '127.0.0.1', port: from }, bytes, sink)).toBeUndefined();
+      expect(decoder.decode({ address: '127.0.0.1', port: from }, bytes, sink, at * 1000)).toBeUndefined();
       expect(sink.samples.length).toBeLessThanOrEqual(1);
       return sink.samples[0];
     });
@@ -168,7 +168,7 @@ describe('records of Open vSwitch', () => {
     const decoder = createIpfixDecoder({ dialect: 'openvswitch' });
     for (const { bytes, port: from, at } of messages) {
       const sink = { samples: [] as SampleRecord[], records: [] as DataRecord[] };
-      decoder.decode({ address: '127.0.0.1', port: from }, bytes, sink);
+      decoder.decode({ address: '127.0.0.1', port: from }, bytes, sink, at * 1000);
       for (const { start, end } of sink.samples) {
         expect(end).toBeGreaterThanOrEqual(start);
         expect(at * 1000).toBeGreaterThanOrEqual(end);
@@ -181,7 +181,8 @@ describe('records of Open vSwitch', () => {
 function decodeMessages() {
   const decoder = createIpfixDecoder({ dialect: 'openvswitch' });
   const sink = { samples: [] as SampleRecord[], records: [] as DataRecord[] };
-  for (const { bytes, port: from } of messages) decoder.decode({ address: '127.0.0.1', port: from }, bytes, sink);
+  for (const { bytes, port: from, at } of messages)
+    decoder.decode({ address: '127.0.0.1', port: from }, bytes, sink, at * 1000);
   return sink;
 }
 
@@ -190,7 +191,7 @@ function sum(samples: readonly SampleRecord[], what: 'packets' | 'octets'): numb
 }
 
 describe('the source', () => {
-  const open = async (saved: readonly SavedTemplates[] = []) => {
+  const open = async (saved: readonly SavedStream[] = []) => {
     const samples: SampleRecord[] = [];
     const seen = { missing: 0, malformed: 0 };
     const source: IpfixSource = createIpfixSource(

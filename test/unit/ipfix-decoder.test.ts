@@ -180,9 +180,11 @@ describe('templates', () => {
       decoder,
       [1, 2, 3].map((n) => message({ exportTime: 1000 }, sample(n))),
     );
-    expect([decoder.held, decoder.counts.unknownTemplate]).toEqual([2, 1]);
-    decodeAll(decoder, [message({ exportTime: 1031 })]);
-    expect([decoder.held, decoder.counts.unknownTemplate]).toEqual([0, 3]);
+    expect([decoder.held, decoder.counts.heldFull]).toEqual([2, 1]);
+    decodeAll(decoder, [message({})], 4739, { arrival: 1030 });
+    expect([decoder.held, decoder.counts.unknownTemplate]).toEqual([2, 0]);
+    decodeAll(decoder, [message({})], 4739, { arrival: 1031 });
+    expect([decoder.held, decoder.counts.unknownTemplate]).toEqual([0, 2]);
   });
 
   it('can be saved, and serve a later collector of the same exporter', () => {

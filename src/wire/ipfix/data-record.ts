@@ -1,5 +1,5 @@
-import { type ElementType, elementOf } from './elements.ts';
-import { readIpv6, readUnsigned } from './octets.ts';
+import type { ElementType } from './elements.ts';
+import { readIpv6, readNtp, readUnsigned } from './octets.ts';
 import type { Template } from './template.ts';
 
 /** Number (bigint above 2^53), IPv4 as unsigned number, IPv6 as bigint, MAC as number, text, or the octets of what is unknown. */
@@ -13,15 +13,13 @@ export interface DataRecord {
   readonly exportTime: number;
   /** How many of the first values are the scope of an option. */
   readonly scopeCount: number;
-  /** In the template's order; a name may be there more than once. */
+  /** In the template's order; a name may be there more than once. Of fields of 0 octets there is none. */
   readonly values: readonly (readonly [name: string, value: DataValue])[];
 }
 
 const decoder = new TextDecoder();
-/** Seconds between NTP's epoch (1900) and 1970. */
-const NTP_EPOCH = 2_208_988_800;
 
-/** Reads a record that begins at `at` and ends before `end`; undefined where it does not fit. */
+/** Reads a record that begins at `at` and ends before `end`; undefined where it does not fit. It has at most as many values as octets. */
 export function readDataRecord(
   template: Template,
   view: DataView,
@@ -30,7 +28,7 @@ export function readDataRecord(
 ): { readonly values: DataRecord['values']; readonly end: number } | undefined {
   const values: (readonly [string, DataValue])[] = [];
   let next = at;
-  for (const { enterprise, id, name, length } of template.fields) {
+  for (const { name, type, length } of template.fields) {
     let size = length;
     if (size === undefined) {
       if (next + 1 > end) return undefined;
@@ -42,7 +40,7 @@ export function readDataRecord(
       }
     }
     if (next + size > end) return undefined;
-    values.push([name, readValue(elementOf(enterprise, id).type, view, next, size)]);
+    values.push([name, readValue(type, view, next, size)]);
     next += size;
   }
   return { values, end: next };
@@ -52,7 +50,8 @@ function readValue(type: ElementType, view: DataView, at: number, size: number):
   const octets = (): Uint8Array => new Uint8Array(view.buffer, view.byteOffset + at, size).slice();
   switch (type) {
     case 'string':
-      return decoder.decode(octets());
+      // Exporters fill fields of a fixed length up.
+      return withoutNuls(decoder.decode(octets()));
     case 'ipv6':
       return size === 16 ? readIpv6(view, at) : octets();
     case 'mac':
@@ -67,9 +66,7 @@ function readValue(type: ElementType, view: DataView, at: number, size: number):
     case 'signed':
       return size > 0 && size <= 8 ? narrow(BigInt.asIntN(size * 8, wide(view, at, size))) : octets();
     case 'ntp':
-      return size === 8
-        ? Math.round((view.getUint32(at) - NTP_EPOCH + view.getUint32(at + 4) / 2 ** 32) * 1e6)
-        : octets();
+      return size === 8 ? readNtp(view, at) : octets();
     case 'unsigned':
     case 'seconds':
     case 'milliseconds':
@@ -77,6 +74,12 @@ function readValue(type: ElementType, view: DataView, at: number, size: number):
     case 'octets':
       return octets();
   }
+}
+
+function withoutNuls(text: string): string {
+  let end = text.length;
+  while (text.charCodeAt(end - 1) === 0) end--;
+  return text.slice(0, end);
 }
 
 function narrow(value: bigint): number | bigint {

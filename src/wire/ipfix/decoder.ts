@@ -1,17 +1,22 @@
-import { WireError } from '../wire-error.ts';
+import { WireError, type WireErrorCode } from '../wire-error.ts';
+import { createIpfixCounts, type IpfixCounts, type MalformedReason } from './counts.ts';
 import { type DataRecord, readDataRecord } from './data-record.ts';
+import { createFlowTimes } from './flow-times.ts';
 import { createHeldSets } from './held-sets.ts';
-import { compileSampleReader, type SampleReader } from './sample-reader.ts';
-import type { SampleRecord } from './sample-record.ts';
-import { createSequence, type SequenceCounts } from './sequence.ts';
-import { decodeTemplate, encodeTemplateSets, OPTIONS_TEMPLATE_SET, TEMPLATE_SET, type Template } from './template.ts';
+import { isZero } from './octets.ts';
+import { isPossible, type SampleRecord } from './sample-record.ts';
+import type { SequenceState } from './sequence.ts';
+import { createStreams, type IpfixSession, type KnownTemplate, type Stream } from './streams.ts';
+import { decodeTemplate, encodeTemplateSets, OPTIONS_TEMPLATE_SET, TEMPLATE_SET } from './template.ts';
 
 const VERSION = 10;
 const MESSAGE_HEADER = 16;
 const SET_HEADER = 4;
 const FIRST_DATA_SET = 256;
-/** Templates of one stream. Open vSwitch has some 80. */
-const MOST_TEMPLATES = 4096;
+/** Values of one datagram: 4,096 samples, or as many values of other records as its octets can hold. Some 20 MB while it is under way. */
+const MOST_VALUES = 131_072;
+/** What a sample counts for among them. */
+const SAMPLE_VALUES = 32;
 
 export interface IpfixDecoderConfig {
   /**
@@ -23,23 +28,25 @@ export interface IpfixDecoderConfig {
   readonly dialect: 'rfc7011' | 'openvswitch';
   /** Data sets that are kept until their template comes. Default 16,384. */
   readonly heldSets?: number;
-  /** How long they are kept, seconds of the exporter's clock. Default 30. */
+  /** Octets of all of them. Default 8 MiB: a set of Open vSwitch has some 250. */
+  readonly heldOctets?: number;
+  /** How long they are kept, seconds from their arrival. Default 30. */
   readonly heldSeconds?: number;
   /** Streams (session, or session and domain) that are remembered. Default 256; beyond it the one that was silent longest is forgotten. */
   readonly streams?: number;
+  /** Templates of one stream. Default 4,096: Open vSwitch has some 80. All streams together may have four times as many. */
+  readonly templates?: number;
+  /** Fields of all templates of one stream. Default 65,536: Open vSwitch has some 4,000. All streams together may have four times as many. */
+  readonly fields?: number;
 }
 
-/** Where a message comes from: one transport session over UDP. */
-export interface IpfixSession {
-  readonly address: string;
-  readonly port: number;
-}
-
-/** Templates of one stream, to be kept over a restart of the collector. */
-export interface SavedTemplates extends IpfixSession {
+/** Templates and sequence numbers of one stream, to be kept over a restart of the collector. */
+export interface SavedStream extends IpfixSession {
   readonly domain: number;
   /** Template sets and options template sets, as in a message. */
   readonly sets: Uint8Array;
+  /** What the stream goes on with; without it nothing is known of what was lost in between. */
+  readonly sequence?: SequenceState;
 }
 
 /** Takes what messages hold. */
@@ -48,149 +55,147 @@ export interface IpfixSink {
   readonly records: DataRecord[];
 }
 
-export interface IpfixCounts extends SequenceCounts {
-  messages: number;
-  /** Data records, samples or not, that were decoded. */
-  records: number;
-  /** Templates learned, or learned anew with other fields. */
-  templates: number;
-  withdrawals: number;
-  /** Messages that are not IPFIX, or have a part that is not. */
-  malformed: number;
-  /** Data sets whose template never came. */
-  unknownTemplate: number;
-}
-
-interface KnownTemplate extends Template {
-  readonly reader: SampleReader | undefined;
-}
-
-interface Stream {
-  readonly session: IpfixSession;
-  readonly scope: number;
-  readonly templates: Map<number, KnownTemplate>;
-  readonly sequence: ReturnType<typeof createSequence>;
+interface Datagram {
+  readonly sink: IpfixSink;
+  /** How many values it may still have, and how many what has waited for its templates. */
+  readonly room: { values: number; heldValues: number };
+  /** Microseconds since the epoch. */
+  readonly arrival: number;
 }
 
 /** One message under way. */
-interface Message {
+interface Message extends Datagram {
   readonly session: IpfixSession;
   readonly stream: Stream;
-  readonly bytes: Uint8Array;
   readonly view: DataView;
   readonly domain: number;
+  /** Seconds since the epoch. */
   readonly exportTime: number;
-  readonly sink: IpfixSink;
   /** Data records so far; undefined once some cannot be counted. */
   dataRecords: number | undefined;
 }
 
-/** A collector of IPFIX (RFC 7011) from any number of exporters, as a function of messages: it has no socket and no clock. */
+/**
+ * A collector of IPFIX (RFC 7011) from any number of exporters, as a function of messages: it has no socket and no clock. Its memory is bounded,
+ * whatever is sent to it: `size` tells what it has taken of the limits in its configuration.
+ */
 export function createIpfixDecoder(config: IpfixDecoderConfig) {
-  const { dialect, heldSets = 16_384, heldSeconds = 30, streams: mostStreams = 256 } = config;
+  const { dialect, heldSets = 16_384, heldOctets = 8 * 1024 * 1024, heldSeconds = 30 } = config;
   const isOpenvswitch = dialect === 'openvswitch';
-  const streams = new Map<string, Stream>();
-  const counts: IpfixCounts = {
-    messages: 0,
-    records: 0,
-    templates: 0,
-    withdrawals: 0,
-    malformed: 0,
-    unknownTemplate: 0,
-    lost: 0,
-    late: 0,
-    restarts: 0,
-  };
-  const held = createHeldSets(heldSets, heldSeconds, (sets) => {
-    counts.unknownTemplate += sets;
-  });
-  // Messages come in runs from one session: the last one's key and stream are at hand.
-  let lastAddress = '';
-  let lastPort = -1;
-  let lastDomain = -1;
-  let lastStream: Stream | undefined;
+  const counts = createIpfixCounts();
+  const times = createFlowTimes(counts);
+  const streams = createStreams(
+    { streams: config.streams ?? 256, templates: config.templates ?? 4096, fields: config.fields ?? 65_536 },
+    counts,
+  );
+  const held = createHeldSets(
+    { sets: heldSets, octets: heldOctets, seconds: heldSeconds },
+    {
+      expired(sets) {
+        counts.unknownTemplate += sets;
+      },
+      refused() {
+        counts.heldFull++;
+      },
+    },
+  );
 
-  function streamOf({ address, port }: IpfixSession, domain: number): Stream {
-    const scope = isOpenvswitch ? 0 : domain;
-    if (lastStream !== undefined && port === lastPort && scope === lastDomain && address === lastAddress)
-      return lastStream;
-    const key = `${address}|${port}|${scope}`;
-    let stream = streams.get(key);
-    if (stream === undefined) {
-      if (streams.size >= mostStreams) streams.delete(streams.keys().next().value!);
-      stream = { session: { address, port }, scope, templates: new Map(), sequence: createSequence(counts) };
-    }
-    // To the end of the map: its order is that of the last switch to a stream.
-    streams.delete(key);
-    streams.set(key, stream);
-    lastAddress = address;
-    lastPort = port;
-    lastDomain = scope;
-    lastStream = stream;
-    return stream;
-  }
+  const streamOf = (session: IpfixSession, domain: number, saved?: SequenceState): Stream =>
+    streams.of(session, isOpenvswitch ? 0 : domain, saved);
 
   function heldKey({ address, port }: IpfixSession, domain: number, template: number): string {
     return isOpenvswitch ? `${address}|${template}` : `${address}|${port}|${domain}|${template}`;
   }
 
+  function count(reason: MalformedReason, error: WireError): WireError {
+    counts.malformed++;
+    counts.malformedBy[reason]++;
+    return error;
+  }
+  const refuse = (reason: MalformedReason, code: WireErrorCode, at: number, says: string): WireError =>
+    count(reason, new WireError(code, at, says));
+
   /**
-   * Decodes one message (one datagram) into `sink`. The result says what was wrong with it, if anything was: parts before the fault are in the
-   * sink, the rest is counted as malformed.
+   * Decodes the messages of one datagram, of which there should be one, into `sink`. `arrival`: microseconds since the epoch. The result says what was
+   * wrong, if anything was: parts before the fault are in the sink, the rest of the datagram is counted as malformed.
    */
-  function decode(session: IpfixSession, bytes: Uint8Array, sink: IpfixSink): WireError | undefined {
-    counts.messages++;
-    const error = decodeMessage(session, bytes, sink);
-    if (error !== undefined) counts.malformed++;
-    return error;
-  }
-
-  function decodeMessage(session: IpfixSession, bytes: Uint8Array, sink: IpfixSink): WireError | undefined {
-    if (bytes.length < MESSAGE_HEADER) return new WireError('truncated', bytes.length, 'an IPFIX header has 16 octets');
+  function decode(session: IpfixSession, bytes: Uint8Array, sink: IpfixSink, arrival: number): WireError | undefined {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const version = view.getUint16(0);
-    if (version !== VERSION) return new WireError('unsupported', 0, `version ${version} is not IPFIX`);
-    const length = view.getUint16(2);
-    if (length !== bytes.length)
-      return new WireError(
-        length > bytes.length ? 'truncated' : 'length',
-        2,
-        `a message of ${length} octets in ${bytes.length}`,
-      );
-    const exportTime = view.getUint32(4);
-    const number = view.getUint32(8);
-    const domain = view.getUint32(12);
-    const stream = streamOf(session, domain);
-    const message: Message = { session, stream, bytes, view, domain, exportTime, sink, dataRecords: 0 };
-    held.expire(exportTime);
-    const error = decodeSets(message, MESSAGE_HEADER);
-    stream.sequence.note(number, error === undefined ? message.dataRecords : undefined, exportTime);
-    return error;
+    held.expire(arrival);
+    const room = { values: MOST_VALUES, heldValues: Math.max(MOST_VALUES, heldSets * SAMPLE_VALUES) };
+    let at = 0;
+    do {
+      counts.messages++;
+      const end = decodeMessage(session, view, at, { sink, room, arrival });
+      if (end instanceof WireError) return end;
+      at = end;
+    } while (at < bytes.length && isHeader(view, at));
+    if (at === bytes.length) return undefined;
+    return refuse('length', 'length', at, `${bytes.length - at} octets behind the end of the message`);
   }
 
-  function decodeSets(message: Message, start: number): WireError | undefined {
-    const { bytes, view } = message;
+  /** Decodes the message that begins at `start`; the result is where it ends. */
+  function decodeMessage(session: IpfixSession, view: DataView, start: number, datagram: Datagram): number | WireError {
+    const octets = view.byteLength - start;
+    if (octets < MESSAGE_HEADER) return refuse('header', 'truncated', view.byteLength, 'an IPFIX header has 16 octets');
+    const version = view.getUint16(start);
+    if (version !== VERSION) return refuse('header', 'unsupported', start, `version ${version} is not IPFIX`);
+    const length = view.getUint16(start + 2);
+    if (length < MESSAGE_HEADER) return refuse('header', 'length', start + 2, `a message of ${length} octets`);
+    const exportTime = view.getUint32(start + 4);
+    const number = view.getUint32(start + 8);
+    const domain = view.getUint32(start + 12);
+    const stream = streamOf(session, domain);
+    const message: Message = { ...datagram, session, stream, view, domain, exportTime, dataRecords: 0 };
+    const result = decodeSets(message, start + MESSAGE_HEADER, start + length);
+    const isWhole = !(result instanceof WireError);
+    stream.sequence.note(number, isWhole ? message.dataRecords : undefined, exportTime, datagram.arrival);
+    return result;
+  }
+
+  /** Whether another message may begin at `at`. */
+  function isHeader(view: DataView, at: number): boolean {
+    if (view.byteLength - at < MESSAGE_HEADER) return false;
+    return view.getUint16(at) === VERSION && view.getUint16(at + 2) >= MESSAGE_HEADER;
+  }
+
+  /** Decodes sets up to `end`, which the last of them should reach, or up to the end of all; the result is `end`. */
+  function decodeSets(message: Message, start: number, end: number): number | WireError {
+    const { view } = message;
+    const last = Math.min(end, view.byteLength);
     let at = start;
-    while (at < bytes.length) {
-      if (bytes.length - at < SET_HEADER) return new WireError('truncated', at, 'a set header is cut');
+    while (at < last) {
+      if (last - at < SET_HEADER) return refuse(end > last ? 'length' : 'set', 'truncated', at, 'a set header is cut');
       const id = view.getUint16(at);
       const length = view.getUint16(at + 2);
-      if (length < SET_HEADER || at + length > bytes.length)
-        return new WireError('length', at + 2, `a set of ${length} octets does not fit`);
-      const error = decodeSet(message, id, at + SET_HEADER, at + length);
+      const setEnd = at + length;
+      // Some exporters leave padding out of the message's length: then the set counts, unless it would run into another message.
+      const isIn = setEnd <= last || (setEnd <= view.byteLength && !isHeader(view, end));
+      if (length < SET_HEADER || !isIn) {
+        const isCut = setEnd > view.byteLength && end > view.byteLength;
+        if (isCut) return refuse('length', 'truncated', at + 2, `a message of ${end - view.byteLength} octets more`);
+        return refuse('set', 'length', at + 2, `a set of ${length} octets does not fit`);
+      }
+      const error = decodeSet(message, id, at + SET_HEADER, setEnd);
       if (error !== undefined) return error;
-      at += length;
+      if (setEnd > end)
+        return refuse('length', 'length', at + 2, `a set ends ${setEnd - end} octets behind its message`);
+      at = setEnd;
     }
-    return undefined;
+    if (at < end) return refuse('length', 'truncated', at, `${end - at} octets of the message are missing`);
+    return end;
   }
 
   function decodeSet(message: Message, id: number, at: number, end: number): WireError | undefined {
     if (id === TEMPLATE_SET || id === OPTIONS_TEMPLATE_SET) return learn(message, at, end, id === OPTIONS_TEMPLATE_SET);
-    if (id < FIRST_DATA_SET) return new WireError('unsupported', at - SET_HEADER, `set id ${id} is reserved`);
+    if (id < FIRST_DATA_SET) return refuse('set', 'unsupported', at - SET_HEADER, `set id ${id} is reserved`);
     const template = message.stream.templates.get(id);
     if (template !== undefined) return decodeData(message, template, at, end);
-    const { session, bytes, domain, exportTime } = message;
-    held.add(heldKey(session, domain, id), { bytes: bytes.slice(at, end), domain, exportTime });
+    // There is no record in it, whatever the template.
+    if (at === end) return undefined;
+    const { session, view, domain, exportTime, arrival } = message;
+    const bytes = new Uint8Array(view.buffer, view.byteOffset + at, end - at).slice();
+    held.add(heldKey(session, domain, id), { bytes, domain, exportTime, arrival });
     // Open vSwitch sends one record a set; of others nobody knows how many these are.
     if (message.dataRecords !== undefined) message.dataRecords = isOpenvswitch ? message.dataRecords + 1 : undefined;
     return undefined;
@@ -199,106 +204,134 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
   function learn(message: Message, start: number, end: number, isOptions: boolean): WireError | undefined {
     const { stream, view } = message;
     let at = start;
-    // Up to 3 octets of padding may follow (RFC 7011 section 3.3.1).
-    while (end - at >= 4) {
+    // Padding may follow (RFC 7011 section 3.3.1), less than a template takes; some exporters send more.
+    while (!isZero(view, at, end)) {
+      if (end - at < 4) return refuse('left_over', 'value', at, 'what follows the templates is no padding');
       const decoded = decodeTemplate(view, at, end, isOptions);
-      if (decoded instanceof WireError) return decoded;
-      at = decoded.end;
+      if (decoded instanceof WireError) return count('template', decoded);
       const { record } = decoded;
       if ('withdrawn' in record) withdraw(stream, record.withdrawn, isOptions);
-      else if (stream.templates.size >= MOST_TEMPLATES && !stream.templates.has(record.id))
-        return new WireError('unsupported', at, `more than ${MOST_TEMPLATES} templates`);
-      else define(message, record);
+      else {
+        const known = streams.define(stream, record);
+        if (known === undefined)
+          return refuse('templates', 'unsupported', at, 'more templates or fields than a stream may have');
+        decodeHeld(message, known);
+      }
+      at = decoded.end;
     }
     return undefined;
   }
 
   /** RFC 7011 section 8.1: the set's own id stands for all templates of its kind. */
-  function withdraw({ templates }: Stream, id: number, isOptions: boolean): void {
+  function withdraw(stream: Stream, id: number, isOptions: boolean): void {
     counts.withdrawals++;
     const all = isOptions ? OPTIONS_TEMPLATE_SET : TEMPLATE_SET;
-    if (id !== all) templates.delete(id);
+    if (id !== all) streams.withdraw(stream, id);
     else
-      for (const template of templates.values())
-        if (template.scopeCount > 0 === isOptions) templates.delete(template.id);
+      for (const template of stream.templates.values())
+        if (template.isOptions === isOptions) streams.withdraw(stream, template.id);
   }
 
-  function define({ session, stream, domain, sink }: Message, template: Template): void {
-    const old = stream.templates.get(template.id);
-    if (old === undefined || !isSame(old.bytes, template.bytes)) {
-      counts.templates++;
-      stream.templates.set(template.id, { ...template, reader: compileSampleReader(template) });
-    }
+  /** What has waited for a template; it may have as many values as if each set held a sample, as those of Open vSwitch do. */
+  function decodeHeld({ session, stream, domain, sink, room }: Message, template: KnownTemplate): void {
     if (held.count === 0) return;
-    const known = stream.templates.get(template.id)!;
+    const own = { values: room.heldValues, heldValues: 0 };
     for (const set of held.take(heldKey(session, domain, template.id))) {
-      const { bytes, exportTime } = set;
+      const { bytes } = set;
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      const message = { session, stream, bytes, view, domain: set.domain, exportTime, sink, dataRecords: 0 };
-      if (decodeData(message, known, 0, bytes.length) !== undefined) counts.malformed++;
+      decodeData({ ...set, session, stream, view, sink, room: own, dataRecords: 0 }, template, 0, bytes.length);
     }
+    room.heldValues = own.values;
   }
 
   function decodeData(message: Message, template: KnownTemplate, start: number, end: number): WireError | undefined {
-    const { view, domain, exportTime, sink } = message;
-    const { leastLength, reader } = template;
+    const { view, sink, room } = message;
+    const { samples, records } = sink;
+    const before = { samples: samples.length, records: records.length, impossible: counts.impossible };
     let at = start;
-    let records = 0;
-    let error: WireError | undefined;
+    let found = 0;
     // What is too short for a record is padding.
-    while (end - at >= leastLength) {
-      if (reader !== undefined) {
-        const sample = reader.read(view, at, end, domain, exportTime);
-        if (sample === undefined) error = new WireError('length', at, `a record of template ${template.id} is cut`);
-        else sink.samples.push(sample);
-        at += reader.length;
-      } else {
-        const read = readDataRecord(template, view, at, end);
-        if (read === undefined) error = new WireError('length', at, `a record of template ${template.id} is cut`);
-        else {
-          const { id, scopeCount } = template;
-          sink.records.push({ domain, template: id, exportTime, scopeCount, values: read.values });
-          at = read.end;
-        }
+    while (end - at >= template.leastLength) {
+      // How many more there are is not known.
+      if (room.values <= 0) {
+        countRecords(message, template, found, counts.impossible - before.impossible);
+        return refuse('values', 'unsupported', at, 'more values than a datagram may have');
       }
-      if (error !== undefined) break;
-      records++;
+      const next = decodeRecord(message, template, at, end);
+      const isCut = next === undefined;
+      // Padding is of zeros and shorter than a record: else this set is of a template of that id which did not come yet.
+      if (isCut || (end - next < template.leastLength && !isZero(view, next, end))) {
+        samples.length = before.samples;
+        records.length = before.records;
+        counts.impossible = before.impossible;
+        if (isCut) return refuse('record', 'length', at, `a record of template ${template.id} is cut`);
+        return refuse('left_over', 'value', next, `what follows the records of template ${template.id} is no padding`);
+      }
+      at = next;
+      found++;
     }
-    counts.records += records;
-    if (message.dataRecords !== undefined) message.dataRecords += records;
-    return error;
+    if (found === 0 && !isZero(view, at, end))
+      return refuse('record', 'length', at, `a record of template ${template.id} is cut`);
+    countRecords(message, template, found, counts.impossible - before.impossible);
+    return undefined;
+  }
+
+  function countRecords(message: Message, { use }: KnownTemplate, found: number, impossible: number): void {
+    counts.records += found - impossible;
+    if (use === 'totalOnly' || use === 'notSample') counts[use] += found;
+    if (message.dataRecords !== undefined) message.dataRecords += found;
+  }
+
+  /** Puts the record at `at` into the sink; the result is where it ends, undefined where that is behind `end`. */
+  function decodeRecord(message: Message, template: KnownTemplate, at: number, end: number): number | undefined {
+    const { view, sink, room, domain, exportTime, arrival } = message;
+    const { id, reader, scopeCount } = template;
+    if (reader !== undefined) {
+      room.values -= SAMPLE_VALUES;
+      const sample = reader.read(view, at, end, { domain, exportTime, arrival, times });
+      if (sample === undefined) return undefined;
+      if (isPossible(sample)) sink.samples.push(sample);
+      else counts.impossible++;
+      return at + reader.length;
+    }
+    const read = readDataRecord(template, view, at, end);
+    if (read === undefined) return undefined;
+    room.values -= Math.max(1, read.values.length);
+    sink.records.push({ domain, template: id, exportTime, scopeCount, values: read.values });
+    return read.end;
   }
 
   return {
     counts: counts as Readonly<IpfixCounts>,
-    /** Data sets that wait for their template now. */
+    decode,
+    /** Data sets that wait for their template. */
     get held(): number {
       return held.count;
     },
-    decode,
+    /** What is remembered now. */
+    size: () => ({ ...streams.size(), heldSets: held.count, heldOctets: held.octets }),
     /**
-     * All templates that are known. A collector that begins anew and is given them by `restore` reads on where this one ended, for as long as the
+     * All that is known of streams. A collector that begins anew and is given them by `restore` reads on where this one ended, for as long as the
      * exporter sends from the same port: it then is the same exporter.
      */
-    save: (): readonly SavedTemplates[] =>
-      [...streams.values()].map(({ session, scope, templates }) => ({
+    save: (): readonly SavedStream[] =>
+      [...streams.all()].map(({ session, scope, templates, sequence }) => ({
         ...session,
         domain: scope,
         sets: encodeTemplateSets([...templates.values()]),
+        ...(sequence.state !== undefined && { sequence: sequence.state }),
       })),
     /** Takes what `save` gave; the error says what was wrong with it, as with a message. */
-    restore({ address, port, domain, sets }: SavedTemplates): WireError | undefined {
+    restore({ address, port, domain, sets, sequence }: SavedStream): WireError | undefined {
       const session = { address, port };
-      const stream = streamOf(session, domain);
+      const stream = streamOf(session, domain, sequence);
       const view = new DataView(sets.buffer, sets.byteOffset, sets.byteLength);
       const sink: IpfixSink = { samples: [], records: [] };
-      return decodeSets({ session, stream, bytes: sets, view, domain, exportTime: 0, sink, dataRecords: 0 }, 0);
+      const rest = { exportTime: 0, arrival: 0, sink, room: { values: 0, heldValues: 0 }, dataRecords: 0 };
+      const result = decodeSets({ session, stream, view, domain, ...rest }, 0, sets.length);
+      return result instanceof WireError ? result : undefined;
     },
   };
 }
 
 export type IpfixDecoder = ReturnType<typeof createIpfixDecoder>;
-
-function isSame(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((octet, at) => octet === b[at]);
-}

@@ -1,13 +1,15 @@
-import { VMWARE_ENTERPRISE } from './elements.ts';
-import { readIpv6, readUnsigned } from './octets.ts';
+import { type ElementType, VMWARE_ENTERPRISE } from './elements.ts';
+import type { FlowTimes } from './flow-times.ts';
+import { readIpv6, readNtp, readUnsigned } from './octets.ts';
 import type { SampleRecord } from './sample-record.ts';
 import type { Template } from './template.ts';
 
-/** Elements that a sample is made of, by number; of alternatives (ICMP and ICMPv6, IPv4 and IPv6) a template has one. */
+/** Elements that a sample is made of, by number; of alternatives (ICMP and ICMPv6, IPv4 and IPv6) the first that a template has. */
 const SLOTS = {
   point: [138],
-  startDelta: [158],
-  endDelta: [159],
+  // Before the export; in nano-, micro- and milliseconds, and in seconds.
+  start: [158, 156, 154, 152, 150],
+  end: [159, 157, 155, 153, 151],
   endReason: [136],
   direction: [61],
   ingressInterface: [10],
@@ -46,15 +48,26 @@ interface Place {
   readonly offset: number;
   /** Octets; 0: the template lacks it; VARIABLE: the record says it. */
   readonly width: number;
+  readonly type: ElementType;
 }
 
-const ABSENT: Place = { base: 0, offset: 0, width: 0 };
+const ABSENT: Place = { base: 0, offset: 0, width: 0, type: 'octets' };
 const VARIABLE = -1;
 const IPV6_OCTETS = 16;
 
-/** Reads one record at `at`; a record of variable length ends before `end`, or the result is undefined. `length` of the last one is kept. */
+/** What a record does not say of itself. */
+export interface SampleContext {
+  readonly domain: number;
+  /** Seconds since the epoch. */
+  readonly exportTime: number;
+  /** Microseconds since the epoch. */
+  readonly arrival: number;
+  readonly times: FlowTimes;
+}
+
+/** Reads one record at `at`; a record of variable length ends before `limit`, or the result is undefined. `length` of the last one is kept. */
 export interface SampleReader {
-  read(view: DataView, at: number, end: number, domain: number, exportTime: number): SampleRecord | undefined;
+  read(view: DataView, at: number, limit: number, context: SampleContext): SampleRecord | undefined;
   /** Octets of the record that was read last. */
   readonly length: number;
 }
@@ -62,10 +75,10 @@ export interface SampleReader {
 /** Makes a reader of a template's records, or undefined where they are no samples: those have observation point and packet count. */
 export function compileSampleReader(template: Template): SampleReader | undefined {
   const { place, gaps } = layOut(template);
-  if (template.scopeCount > 0 || place('point').width === 0 || place('packets').width === 0) return undefined;
+  if (template.isOptions || place('point').width === 0 || place('packets').width === 0) return undefined;
   const point = place('point');
-  const startDelta = place('startDelta');
-  const endDelta = place('endDelta');
+  const start = place('start');
+  const end = place('end');
   const endReason = place('endReason');
   const direction = place('direction');
   const ingressInterface = place('ingressInterface');
@@ -126,18 +139,29 @@ export function compileSampleReader(template: Template): SampleReader | undefine
   const number = (view: DataView, { base, offset, width }: Place): number =>
     width === 0 ? 0 : readUnsigned(view, bases[base]! + offset, width);
 
+  /** Microseconds since the epoch; undefined where the record does not tell it, be it with 0, which is NTP's word for that. */
+  function time(view: DataView, place: Place, exported: number): number | undefined {
+    if (place.width === 0) return undefined;
+    if (place.type === 'unsigned') return exported - number(view, place);
+    const value = number(view, place);
+    if (value === 0) return undefined;
+    if (place.type === 'ntp') return readNtp(view, bases[place.base]! + place.offset);
+    return value * (place.type === 'milliseconds' ? 1e3 : 1e6);
+  }
+
   return {
     get length(): number {
       return length;
     },
-    read(view, at, end, domain, exportTime) {
-      if (!locate(view, at, end)) return undefined;
-      const time = exportTime * 1e6;
+    read(view, at, limit, { domain, exportTime, arrival, times }) {
+      if (!locate(view, at, limit)) return undefined;
+      const exported = exportTime * 1e6;
+      times.settle(time(view, start, exported), time(view, end, exported), exported, arrival);
       return {
         domain,
         point: number(view, point),
-        start: time - number(view, startDelta),
-        end: time - number(view, endDelta),
+        start: times.start,
+        end: times.end,
         endReason: number(view, endReason),
         direction: number(view, direction),
         ingressInterface: number(view, ingressInterface),
@@ -186,14 +210,16 @@ type SlotName = keyof typeof SLOTS | keyof typeof TUNNEL_SLOTS;
 function layOut(template: Template): { place: (slot: SlotName) => Place; gaps: readonly number[] } {
   const places = new Map<string, Place>();
   const gaps = [0];
-  for (const { enterprise, id, length } of template.fields) {
+  for (const { enterprise, id, type, length } of template.fields) {
     const base = gaps.length - 1;
     const key = `${enterprise}/${id}`;
     // Of an element that is there twice, the first counts.
     if (!places.has(key))
       places.set(
         key,
-        length === undefined ? { base, offset: base, width: VARIABLE } : { base, offset: gaps[base]!, width: length },
+        length === undefined
+          ? { base, offset: base, width: VARIABLE, type }
+          : { base, offset: gaps[base]!, width: length, type },
       );
     if (length === undefined) gaps.push(0);
     else gaps[base]! += length;
@@ -205,7 +231,7 @@ function layOut(template: Template): { place: (slot: SlotName) => Place; gaps: r
         : [VMWARE_ENTERPRISE, TUNNEL_SLOTS[slot as keyof typeof TUNNEL_SLOTS]];
     for (const id of ids) {
       const found = places.get(`${enterprise}/${id}`);
-      if (found !== undefined && fits(slot, found.width)) return found;
+      if (found !== undefined && fits(slot, found)) return found;
     }
     return ABSENT;
   };
@@ -213,7 +239,8 @@ function layOut(template: Template): { place: (slot: SlotName) => Place; gaps: r
 }
 
 /** Whether a slot's value can be read from so many octets. */
-function fits(slot: SlotName, width: number): boolean {
+function fits(slot: SlotName, { width, type }: Place): boolean {
+  if (type === 'ntp') return width === 8;
   if (slot === 'tunnelKey') return width <= 8;
   return (width >= 0 && width <= 8) || (width === IPV6_OCTETS && (slot === 'source' || slot === 'destination'));
 }

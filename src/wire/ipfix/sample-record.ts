@@ -58,3 +58,17 @@ export interface SampleRecord {
   readonly tunnelSourcePort: number;
   readonly tunnelDestinationPort: number;
 }
+
+/** A packet with its headers: GSO puts at most 512 KiB into one, BIG TCP less than twice that. */
+const MOST_OCTETS_A_PACKET = 2 ** 20;
+/** 12 hours of 25 million packets a second. */
+const MOST_PACKETS = 2 ** 40;
+
+/**
+ * Whether a flow can have such counts. Where an exporter begins anew with other templates under the same ids, its records may fit the old ones and be
+ * read in the wrong places.
+ */
+export function isPossible({ packets, octets, ipOctets, droppedPackets }: SampleRecord): boolean {
+  const most = Math.min(packets * MOST_OCTETS_A_PACKET, Number.MAX_SAFE_INTEGER);
+  return packets <= MOST_PACKETS && droppedPackets <= MOST_PACKETS && octets <= most && ipOctets <= most;
+}
