@@ -217,7 +217,7 @@ describe('the source', () => {
     const before = lab.counters(1).txPackets;
     const { source, samples, seen, listening } = await open();
     expect(listening.port).toBe(port);
-    expect(listening.receiveBufferBytes).toBeGreaterThanOrEqual(1 << 20);
+    expect([listening.receiveBufferBytes, listening.receiveBufferCut]).toEqual([1 << 20, undefined]);
     await traffic(2);
     await settle();
     expect([samples.length, seen.missing]).toEqual([0, 1]);
@@ -239,7 +239,25 @@ describe('the source', () => {
     await settle();
     expect(sum(sentBy1(later.samples), 'packets')).toBe(lab.counters(1).txPackets - then);
     expect([later.seen.missing, later.source.waiting]).toEqual([0, 0]);
+    expect(later.source.counts()).toMatchObject({ lost: 0, restarts: 0 });
+
+    // What is exported while no run takes it is lost, and the next one says how much: each message has one record.
     await later.source.stop();
+    const away = createSocket('udp4');
+    let missed = 0;
+    away.on('message', (bytes) => {
+      if (bytes.readUInt16BE(16) >= 256) missed++;
+    });
+    await new Promise<void>((resolve) => away.bind(port, '127.0.0.1', resolve));
+    await traffic(1);
+    await settle();
+    await new Promise<void>((resolve) => away.close(resolve));
+    const last = await open(later.source.save());
+    await traffic(1);
+    await settle();
+    expect(missed).toBeGreaterThan(10);
+    expect(last.source.counts()).toMatchObject({ lost: missed, restarts: 0, malformed: 0 });
+    await last.source.stop();
   });
 
   it('says in one sentence that its port is taken', async () => {
