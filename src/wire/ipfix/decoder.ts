@@ -4,6 +4,7 @@ import { type DataRecord, readDataRecord } from './data-record.ts';
 import { createFlowTimes } from './flow-times.ts';
 import { createHeldSets } from './held-sets.ts';
 import { isZero } from './octets.ts';
+import type { SampleContext } from './sample-reader.ts';
 import { isPossible, type SampleRecord } from './sample-record.ts';
 import type { SequenceState } from './sequence.ts';
 import { createStreams, type IpfixSession, type KnownTemplate, type Stream } from './streams.ts';
@@ -56,21 +57,18 @@ export interface IpfixSink {
 }
 
 interface Datagram {
+  readonly session: IpfixSession;
+  readonly view: DataView;
   readonly sink: IpfixSink;
-  /** How many values it may still have, and how many what has waited for its templates. */
-  readonly room: { values: number; heldValues: number };
   /** Microseconds since the epoch. */
   readonly arrival: number;
+  /** How many values it may still have, and how many what has waited for its templates. */
+  readonly room: { values: number; heldValues: number };
 }
 
 /** One message under way. */
-interface Message extends Datagram {
-  readonly session: IpfixSession;
+interface Message extends Datagram, SampleContext {
   readonly stream: Stream;
-  readonly view: DataView;
-  readonly domain: number;
-  /** Seconds since the epoch. */
-  readonly exportTime: number;
   /** Data records so far; undefined once some cannot be counted. */
   dataRecords: number | undefined;
 }
@@ -123,10 +121,11 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     held.expire(arrival);
     const room = { values: MOST_VALUES, heldValues: Math.max(MOST_VALUES, heldSets * SAMPLE_VALUES) };
+    const datagram: Datagram = { session, view, sink, arrival, room };
     let at = 0;
     do {
       counts.messages++;
-      const end = decodeMessage(session, view, at, { sink, room, arrival });
+      const end = decodeMessage(datagram, at);
       if (end instanceof WireError) return end;
       at = end;
     } while (at < bytes.length && isHeader(view, at));
@@ -135,7 +134,7 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
   }
 
   /** Decodes the message that begins at `start`; the result is where it ends. */
-  function decodeMessage(session: IpfixSession, view: DataView, start: number, datagram: Datagram): number | WireError {
+  function decodeMessage({ session, view, sink, arrival, room }: Datagram, start: number): number | WireError {
     const octets = view.byteLength - start;
     if (octets < MESSAGE_HEADER) return refuse('header', 'truncated', view.byteLength, 'an IPFIX header has 16 octets');
     const version = view.getUint16(start);
@@ -146,10 +145,10 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
     const number = view.getUint32(start + 8);
     const domain = view.getUint32(start + 12);
     const stream = streamOf(session, domain);
-    const message: Message = { ...datagram, session, stream, view, domain, exportTime, dataRecords: 0 };
+    const message: Message = { session, view, sink, arrival, room, stream, domain, exportTime, dataRecords: 0 };
     const result = decodeSets(message, start + MESSAGE_HEADER, start + length);
     const isWhole = !(result instanceof WireError);
-    stream.sequence.note(number, isWhole ? message.dataRecords : undefined, exportTime, datagram.arrival);
+    stream.sequence.note(number, isWhole ? message.dataRecords : undefined, exportTime, arrival);
     return result;
   }
 
@@ -247,23 +246,25 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
   function decodeData(message: Message, template: KnownTemplate, start: number, end: number): WireError | undefined {
     const { view, sink, room } = message;
     const { samples, records } = sink;
-    const before = { samples: samples.length, records: records.length, impossible: counts.impossible };
+    const samplesBefore = samples.length;
+    const recordsBefore = records.length;
+    const impossibleBefore = counts.impossible;
     let at = start;
     let found = 0;
     // What is too short for a record is padding.
     while (end - at >= template.leastLength) {
       // How many more there are is not known.
       if (room.values <= 0) {
-        countRecords(message, template, found, counts.impossible - before.impossible);
+        countRecords(message, template, found, counts.impossible - impossibleBefore);
         return refuse('values', 'unsupported', at, 'more values than a datagram may have');
       }
       const next = decodeRecord(message, template, at, end);
       const isCut = next === undefined;
       // Padding is of zeros and shorter than a record: else this set is of a template of that id which did not come yet.
       if (isCut || (end - next < template.leastLength && !isZero(view, next, end))) {
-        samples.length = before.samples;
-        records.length = before.records;
-        counts.impossible = before.impossible;
+        samples.length = samplesBefore;
+        records.length = recordsBefore;
+        counts.impossible = impossibleBefore;
         if (isCut) return refuse('record', 'length', at, `a record of template ${template.id} is cut`);
         return refuse('left_over', 'value', next, `what follows the records of template ${template.id} is no padding`);
       }
@@ -272,7 +273,7 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
     }
     if (found === 0 && !isZero(view, at, end))
       return refuse('record', 'length', at, `a record of template ${template.id} is cut`);
-    countRecords(message, template, found, counts.impossible - before.impossible);
+    countRecords(message, template, found, counts.impossible - impossibleBefore);
     return undefined;
   }
 
@@ -284,11 +285,11 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
 
   /** Puts the record at `at` into the sink; the result is where it ends, undefined where that is behind `end`. */
   function decodeRecord(message: Message, template: KnownTemplate, at: number, end: number): number | undefined {
-    const { view, sink, room, domain, exportTime, arrival } = message;
+    const { view, sink, room, domain, exportTime } = message;
     const { id, reader, scopeCount } = template;
     if (reader !== undefined) {
       room.values -= SAMPLE_VALUES;
-      const sample = reader.read(view, at, end, { domain, exportTime, arrival, times });
+      const sample = reader.read(view, at, end, message, times);
       if (sample === undefined) return undefined;
       if (isPossible(sample)) sink.samples.push(sample);
       else counts.impossible++;

@@ -62,12 +62,11 @@ export interface SampleContext {
   readonly exportTime: number;
   /** Microseconds since the epoch. */
   readonly arrival: number;
-  readonly times: FlowTimes;
 }
 
 /** Reads one record at `at`; a record of variable length ends before `limit`, or the result is undefined. `length` of the last one is kept. */
 export interface SampleReader {
-  read(view: DataView, at: number, limit: number, context: SampleContext): SampleRecord | undefined;
+  read(view: DataView, at: number, limit: number, context: SampleContext, times: FlowTimes): SampleRecord | undefined;
   /** Octets of the record that was read last. */
   readonly length: number;
 }
@@ -153,7 +152,7 @@ export function compileSampleReader(template: Template): SampleReader | undefine
     get length(): number {
       return length;
     },
-    read(view, at, limit, { domain, exportTime, arrival, times }) {
+    read(view, at, limit, { domain, exportTime, arrival }, times) {
       if (!locate(view, at, limit)) return undefined;
       const exported = exportTime * 1e6;
       times.settle(time(view, start, exported), time(view, end, exported), exported, arrival);
