@@ -37,6 +37,10 @@ export const METRICS = {
     help: 'Records whose start or end was more than an hour after their arrival (ahead), before 1970 (before), or whose start was after their end (crossed).',
     labels: { reason: ['ahead', 'before', 'crossed'] },
   },
+  sonde_ipfix_exporter_restarts_total: {
+    type: 'counter',
+    help: 'Times that an exporter began to number its records anew. What was lost just before cannot be told.',
+  },
   sonde_ipfix_sessions_forgotten_total: {
     type: 'counter',
     help: 'Exporters forgotten with their templates, the one that was silent longest first, since there were too many or their templates too large together.',
@@ -93,6 +97,7 @@ export function registerProbeMetrics(registry: Registry, ipfix: IpfixSource, rec
       metrics.sonde_ipfix_times_corrected_total.inc({ reason }, step(`times ${reason}`, total));
     metrics.sonde_ipfix_not_sent_total.inc(step('not sent', counts.notSent));
     metrics.sonde_ipfix_socket_drops_total.inc(step('socket drops', counts.socketDrops));
+    metrics.sonde_ipfix_exporter_restarts_total.inc(step('restarts', counts.restarts));
     metrics.sonde_ipfix_sessions_forgotten_total.inc(step('forgotten', counts.forgottenStreams));
     const { asked, given } = ipfix.receiveBuffer();
     metrics.sonde_ipfix_receive_buffer_octets.set({ of: 'asked' }, asked);

@@ -167,6 +167,14 @@ describe('templates', () => {
     expect(decoder.size().fields).toBe(1000);
   });
 
+  it('of a silent exporter outlive a flood of sessions that have none', () => {
+    const decoder = ovs({ streams: 2 });
+    decodeAll(decoder, [message({}, SAMPLE_TEMPLATE)], 1);
+    for (let port = 2; port < 1000; port++) decodeAll(decoder, [message({})], port);
+    expect(decoder.size().streams).toBe(2);
+    expect(decodeAll(decoder, [message({}, sample(1))], 1).samples).toHaveLength(1);
+  });
+
   it('are bounded over all streams: the one that was silent longest is forgotten, and counted', () => {
     const decoder = ovs({ fields: 1000, templates: 10 });
     for (let port = 1; port <= 6; port++) decodeAll(decoder, [message({}, wide(300, 900))], port);

@@ -63,6 +63,18 @@ describe('what a source knows of its exporters', () => {
     expect(again?.sequence).toBeUndefined();
   });
 
+  it('is that of the exporters that spoke last, and of none without templates', async () => {
+    const decoder = collector();
+    for (let port = 1; port <= 40; port++) decodeAll(decoder, [message({}, TEMPLATE)], port);
+    decodeAll(decoder, [sample(0)], 50);
+    decodeAll(decoder, [sample(0)], 20);
+    const state = open();
+    state.start(sourceOf(decoder));
+    await state.stop();
+    const ports = (await open().load()).map(({ port }) => port);
+    expect(ports).toEqual([...Array.from({ length: 15 }, (_, at) => 26 + at), 20]);
+  });
+
   it('is saved when templates change, without sequence numbers', async () => {
     const decoder = collector();
     decodeAll(decoder, [message({}, TEMPLATE), sample(0)]);

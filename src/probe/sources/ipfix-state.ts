@@ -20,6 +20,8 @@ export interface IpfixStateDeps {
 }
 
 const VERSION = 1;
+/** Streams with templates that are kept, those that spoke last: each exporter that was set up anew was another one. */
+const MOST_STREAMS = 16;
 /** More than the decoder's limits allow: it is no file of ours then. */
 const MOST_OCTETS = 16 * 1024 * 1024;
 
@@ -39,7 +41,7 @@ const IpfixState = Type.Object({
         Type.Object({ next: Uint32, exportTime: Uint32, arrival: Type.Number({ minimum: 0, maximum: 2 ** 53 }) }),
       ),
     }),
-    { maxItems: 65_536 },
+    { maxItems: MOST_STREAMS },
   ),
 });
 type IpfixState = Static<typeof IpfixState>;
@@ -58,7 +60,8 @@ export function createIpfixState({ file, intervalMs = 1000 }: IpfixStateConfig, 
 
   /** One after the other; resolves to whether it was kept. */
   function write(streams: readonly SavedStream[]): Promise<boolean> {
-    const text = JSON.stringify(toState(streams));
+    const kept = streams.filter(({ sets }) => sets.length > 0).slice(-MOST_STREAMS);
+    const text = JSON.stringify(toState(kept));
     writing = writing.then(async () => {
       try {
         await replace(file, text);

@@ -43,8 +43,8 @@ interface OwnStream extends Stream {
 }
 
 /**
- * Streams with their templates and sequence numbers. Bounded in number, and in templates and fields of each and of all: beyond, the stream that was
- * silent longest is forgotten.
+ * Streams with their templates and sequence numbers. Bounded in number, and in templates and fields of each and of all: beyond, of those without templates
+ * the one that was silent longest is forgotten, and then of all.
  */
 export function createStreams(most: StreamsLimits, counts: IpfixCounts) {
   const streams = new Map<string, OwnStream>();
@@ -53,8 +53,15 @@ export function createStreams(most: StreamsLimits, counts: IpfixCounts) {
   // Messages come in runs from one session: the last one's key and stream are at hand.
   let last: OwnStream | undefined;
 
-  function forgetOldest(): void {
-    const [key, oldest] = streams.entries().next().value!;
+  /** The oldest of those with templates, or without; where there are none, the oldest of all. */
+  function forgetOldest(hasTemplates: boolean): void {
+    let [key, oldest] = streams.entries().next().value!;
+    for (const [eachKey, each] of streams)
+      if (each.templates.size > 0 === hasTemplates) {
+        key = eachKey;
+        oldest = each;
+        break;
+      }
     streams.delete(key);
     templates -= oldest.templates.size;
     fields -= oldest.fields;
@@ -78,7 +85,8 @@ export function createStreams(most: StreamsLimits, counts: IpfixCounts) {
       const key = `${address}|${port}|${scope}`;
       let stream = streams.get(key);
       if (stream === undefined) {
-        if (streams.size >= most.streams) forgetOldest();
+        // Those without templates are no loss, and anybody can make many.
+        if (streams.size >= most.streams) forgetOldest(false);
         const sequence = createSequence(counts, saved);
         stream = { session: { address, port }, scope, templates: new Map(), sequence, fields: 0 };
       }
@@ -104,7 +112,7 @@ export function createStreams(most: StreamsLimits, counts: IpfixCounts) {
       templates++;
       counts.templates++;
       // This one is the last in the map, and alone within the limits.
-      while (templates > ALL * most.templates || fields > ALL * most.fields) forgetOldest();
+      while (templates > ALL * most.templates || fields > ALL * most.fields) forgetOldest(true);
       return defined;
     },
     withdraw(stream: Stream, id: number): void {
