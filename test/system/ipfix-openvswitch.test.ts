@@ -1,8 +1,12 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { createIpfixSource, type IpfixSource } from '../../src/probe/sources/ipfix.ts';
+import { createIpfixState, needsNewExporter } from '../../src/probe/sources/ipfix-state.ts';
 import { formatIp, formatMac } from '../../src/wire/address.ts';
 import type { DataRecord } from '../../src/wire/ipfix/data-record.ts';
 import { createIpfixDecoder, type SavedStream } from '../../src/wire/ipfix/decoder.ts';
@@ -242,7 +246,14 @@ describe('the source', () => {
     expect(later.source.counts()).toMatchObject({ lost: 0, restarts: 0 });
 
     // What is exported while no run takes it is lost, and the next one says how much: each message has one record.
+    const folder = mkdtempSync(join(tmpdir(), 'sonde-ipfix-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    const state = () =>
+      createIpfixState({ file: join(folder, 'ipfix.json') }, { onTrouble: (error) => expect.fail(error.message) });
+    const kept = state();
+    kept.start(later.source);
     await later.source.stop();
+    await kept.stop();
     const away = createSocket('udp4');
     let missed = 0;
     away.on('message', (bytes) => {
@@ -252,7 +263,10 @@ describe('the source', () => {
     await traffic(1);
     await settle();
     await new Promise<void>((resolve) => away.close(resolve));
-    const last = await open(later.source.save());
+    const restored = await state().load();
+    const last = await open(restored);
+    const target = /127[.]0[.]0[.]1:[0-9]+/.exec(lab.vsctl('--columns=targets', 'list', 'IPFIX'))?.[0];
+    expect(needsNewExporter(restored, target, last.listening)).toBe(false);
     await traffic(1);
     await settle();
     expect(missed).toBeGreaterThan(10);
