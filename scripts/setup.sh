@@ -29,6 +29,9 @@ demo ping iputils-ping checks connectivity
 demo ps procps lists processes
 test tshark tshark reads packets independently, to compare with
 test ncat ncat opens test connections
+test nft nftables sets rules of the kernel's firewall in test networks
+test conntrack conntrack reads connections independently, to compare with
+test setpriv util-linux takes rights from a process
 test java openjdk-17-jre-headless runs Apache Kafka
 test mvn maven fetches Apache Kafka
 END

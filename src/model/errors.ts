@@ -207,6 +207,43 @@ export const ERRORS = {
     do: 'Name a directory that this user can create and write, with room for the spool.',
   },
 
+  // --- The kernel's connection table
+  CONNTRACK_DUMP_FAILED: {
+    status: 503,
+    says: "The kernel's connection table could not be read to its end: {why}.",
+    do: 'It is read again at the next interval. If it stays, look at the load of the host and at `conntrack -C`.',
+  },
+  CONNTRACK_MODULE_MISSING: {
+    status: 503,
+    says: 'The kernel does not tell its connections ({what}: {why}).',
+    do: 'Load the module that does: `modprobe nf_conntrack_netlink` (kernel option NF_CT_NETLINK); Debian has it in every kernel. Until then flows are counted by the other sources only.',
+  },
+  CONNTRACK_NOT_PERMITTED: {
+    status: 403,
+    says: "This process may not read the kernel's connection table ({what}: {why}).",
+    do: 'Give it CAP_NET_ADMIN in its network namespace: run it as root, or with AmbientCapabilities=CAP_NET_ADMIN.',
+  },
+  CONNTRACK_SETTING_MISSING: {
+    status: 503,
+    says: 'The kernel has no {setting}, so {lost}.',
+    do: "Use a kernel built with {option}; Debian's are.",
+  },
+  CONNTRACK_SETTING_REFUSED: {
+    status: 403,
+    says: '{setting} is {found} and could not be set to {wanted}: {why}; so {lost}.',
+    do: 'Set it in the network namespace of the agent, before the first VM starts: `sysctl -w net.netfilter.{setting}={wanted}`, and in /etc/sysctl.d for the next boot. It is for connections that begin after.',
+  },
+  CONNTRACK_SOCKET_REFUSED: {
+    status: 503,
+    says: "The kernel's connection table cannot be reached ({what}: {why}).",
+    do: 'Read the reason; the agent keeps trying, and the other sources of flows go on.',
+  },
+  TUNNEL_TRACKED: {
+    status: 503,
+    says: "The tunnel's own packets (UDP port {port}) stay in the kernel's connection table: {why}.",
+    do: 'Install nftables and let the agent use it (CAP_NET_ADMIN), or have your own firewall say `udp dport {port} notrack` in its raw prerouting and output chains. Until then they take places in the table, and where it is full the tunnel itself loses packets.',
+  },
+
   // --- Flow records
   IPFIX_LISTEN_FAILED: {
     status: 503,

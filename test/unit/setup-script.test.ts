@@ -17,7 +17,21 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 const SCRIPT = new URL('../../scripts/setup.sh', import.meta.url).pathname;
 // What the script itself runs. iperf3 is the package that these tests take away and give back.
 const BASICS = ['dirname', 'cat', 'cksum', 'tr', 'grep', 'paste', 'sed', 'id', 'ln', 'mkdir', 'flock'];
-const TOOLS = ['ovs-vswitchd', 'ip', 'ethtool', 'iperf3', 'ping', 'ps', 'tshark', 'ncat', 'java', 'mvn'];
+const TOOLS = [
+  'ovs-vswitchd',
+  'ip',
+  'ethtool',
+  'iperf3',
+  'ping',
+  'ps',
+  'tshark',
+  'ncat',
+  'nft',
+  'conntrack',
+  'setpriv',
+  'java',
+  'mvn',
+];
 
 let root: string;
 const bin = (): string => join(root, 'bin');
