@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config';
+import { PATIENCE } from './test/support/datapath.ts';
 
 // Three projects, from fast to slow. Unit and property tests touch neither root rights nor network; system tests run
 // against real Open vSwitch, tshark and chdb, one file after the other, because each of them fills both cores.
@@ -11,8 +12,8 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/system/**/*.test.ts'],
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          testTimeout: 120_000 * PATIENCE,
+          hookTimeout: 120_000 * PATIENCE,
           pool: 'forks',
           fileParallelism: false,
         },

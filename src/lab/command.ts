@@ -1,6 +1,9 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { SondeError } from '../model/errors.ts';
 
+/** How long a command may take that says nothing else. */
+export const DEFAULT_TIMEOUT_MS = 30_000;
+
 /** What a command that ended left. `status` is 128 + the signal's number where a signal ended it, as a shell says it. */
 export interface CommandResult {
   readonly status: number;
@@ -15,6 +18,8 @@ export interface CommandOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** The command is killed after this time, and LAB_TIMEOUT thrown. Default 30,000. */
   readonly timeoutMs?: number;
+  /** Told of standard output as it comes. */
+  readonly onOutput?: (text: string) => void;
   /** Network namespace in which it runs; none: that of this process. */
   readonly netns?: string;
 }
@@ -47,7 +52,7 @@ export function exitStatus(code: number | null, signal: NodeJS.Signals | null): 
  * @throws SondeError LAB_TIMEOUT, or LAB_COMMAND_FAILED when it cannot be started at all.
  */
 export function runCommand(argv: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
-  const timeoutMs = options.timeoutMs ?? 30_000;
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   const command = argv.join(' ');
   return new Promise((resolve, reject) => {
     const child = spawnCommand(argv, { netns: options.netns, env: options.env, stdio: ['pipe', 'pipe', 'pipe'] });
@@ -59,6 +64,7 @@ export function runCommand(argv: readonly string[], options: CommandOptions = {}
       child.kill('SIGKILL');
     }, timeoutMs);
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      options.onOutput?.(text);
       if (stdout.length < MAX_OUTPUT_CHARS) stdout += text;
     });
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {

@@ -47,6 +47,7 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
   const level = config.logLevel ?? 'info';
   const { kafkaPorts = [] } = config;
   const kafka = kafkaPorts.length === 0 ? [] : ['--kafka', kafkaPorts.map((port) => `127.0.0.1:${port}`).join(',')];
+  const { patience = 1 } = config.lab;
   let server: LabProcess | undefined;
 
   /** One request to the API over the Unix socket. */
@@ -70,7 +71,7 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
   }
 
   async function until(what: string, logOf: string, isDone: () => Promise<boolean>): Promise<void> {
-    for (const end = Date.now() + READY_MS; ; await sleep(POLL_MS)) {
+    for (const end = Date.now() + READY_MS * patience; ; await sleep(POLL_MS)) {
       if (await isDone().catch(() => false)) return;
       if (Date.now() > end) {
         throw new SondeError('LAB_COMMAND_FAILED', {
@@ -173,7 +174,7 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
     },
     /** Applies documents and waits until every host has realized them. */
     async apply(yaml: string): Promise<Answer> {
-      return call('POST', '/v1/apply?wait=realized&timeout=15s', yaml);
+      return call('POST', `/v1/apply?wait=realized&timeout=${15 * patience}s`, yaml);
     },
     /** Starts a guest's servers and clients, see GuestPlan. */
     traffic: (vm: string, plan: GuestPlan): LabProcess =>

@@ -2,7 +2,14 @@ import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SondeError } from '../model/errors.ts';
-import { type CommandOptions, type CommandResult, exitStatus, runCommand, spawnCommand } from './command.ts';
+import {
+  type CommandOptions,
+  type CommandResult,
+  DEFAULT_TIMEOUT_MS,
+  exitStatus,
+  runCommand,
+  spawnCommand,
+} from './command.ts';
 import type { GuestCounters, GuestDriver } from './guests.ts';
 import { createNamespaceGuests } from './namespace-guests.ts';
 import {
@@ -13,10 +20,11 @@ import {
   startDaemon,
   startOpenvswitch,
 } from './openvswitch.ts';
-import { checkPrerequisites } from './prerequisites.ts';
+import { checkKernelDatapath, checkPrerequisites } from './prerequisites.ts';
 import { endProcess, isGone, LAB_ENV, listNetns, listProcesses } from './processes.ts';
 import {
   checkInstanceName,
+  type DatapathType,
   DEFAULT_INSTANCE,
   instanceRunDir,
   type LabSpec,
@@ -59,6 +67,7 @@ export interface LabProcess {
 export interface LabStatus {
   readonly instance: string;
   readonly runDir: string;
+  readonly datapath: DatapathType;
   /** `partial`: something of it is there, but not all that should be. */
   readonly state: 'up' | 'partial' | 'down';
   readonly hosts: readonly {
@@ -76,6 +85,7 @@ export interface LabStatus {
 export interface Lab {
   readonly instance: string;
   readonly runDir: string;
+  readonly datapath: DatapathType;
   readonly hosts: readonly LabHost[];
   readonly vms: readonly LabVm[];
   /** @throws SondeError LAB_UNKNOWN_TARGET */
@@ -117,7 +127,8 @@ export function openLab(options: Pick<LabSpec, 'instance' | 'stateDir'> = {}, de
   const instance = checkInstanceName(options.instance ?? DEFAULT_INSTANCE);
   const file = join(instanceRunDir(instance, options.stateDir), STATE_FILE);
   try {
-    return labOf(JSON.parse(readFileSync(file, 'utf8')) as ResolvedLab, deps);
+    const kept = JSON.parse(readFileSync(file, 'utf8')) as ResolvedLab;
+    return labOf(kept, deps);
   } catch (cause) {
     throw new SondeError('LAB_NOT_UP', { instance, where: file }, { cause });
   }
@@ -128,7 +139,8 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
   const tag = { [LAB_ENV]: runDir };
   const hosts = resolved.hosts.map(withSockets);
   const vms = hosts.flatMap((host) => host.vms);
-  const base: CommandOptions = { env: tag };
+  const { patience, datapath } = resolved;
+  const base: CommandOptions = { env: tag, timeoutMs: DEFAULT_TIMEOUT_MS * patience };
 
   const find = <T extends { name: string }>(all: readonly T[], target: string): T => {
     const found = all.find((one) => one.name === target);
@@ -168,6 +180,7 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
   const lab: Lab = {
     instance,
     runDir,
+    datapath,
     hosts,
     vms,
     host: (name) => find(hosts, name),
@@ -175,6 +188,7 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
 
     async up() {
       checkPrerequisites();
+      if (datapath === 'system') await checkKernelDatapath();
       await claim(instance, runDir);
       try {
         await build();
@@ -199,12 +213,13 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
       const whole = status.every((h) => h.netns && h.ovsdbServer && h.vswitchd && h.vms.every((vm) => vm.netns));
       const processes = listProcesses([...present], runDir).length;
       const state = whole ? 'up' : present.size === 0 && processes === 0 ? 'down' : 'partial';
-      return { instance, runDir, state, hosts: status, processes };
+      return { instance, runDir, datapath, state, hosts: status, processes };
     },
 
     exec(target, argv, options = {}) {
       const { netns, env, vm } = place(target);
-      const all = { ...options, env: { ...env, ...options.env } };
+      const timeoutMs = (options.timeoutMs ?? DEFAULT_TIMEOUT_MS) * patience;
+      const all = { ...options, timeoutMs, env: { ...env, ...options.env } };
       return vm === undefined ? runCommand(argv, { ...all, netns }) : guests.exec(vm, argv, all);
     },
 
@@ -226,7 +241,7 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
 
     async startDaemon(name, daemon) {
       const host = find(hosts, name);
-      await startDaemon(host, daemon, base);
+      await startDaemon(resolved, host, daemon, base);
       if (daemon === 'ovsdb-server') return;
       await awaitSwitch(host, base);
       await connectHost(host);

@@ -1,7 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SondeError } from '../model/errors.ts';
-import { type CommandOptions, mustRun, runCommand } from './command.ts';
+import { type CommandOptions, DEFAULT_TIMEOUT_MS, mustRun, runCommand } from './command.ts';
 import type { ResolvedHost, ResolvedLab } from './spec.ts';
 
 /** Port of a host on the underlay, inside the host's namespace. */
@@ -33,23 +33,28 @@ export async function startOpenvswitch(lab: ResolvedLab, host: ResolvedHost, bas
 
   await mkdir(runDir, { recursive: true });
   await mustRun(what, ['ovsdb-tool', 'create', join(runDir, DATABASE), SCHEMA], options);
-  await startDaemon(host, 'ovsdb-server', base);
+  await startDaemon(lab, host, 'ovsdb-server', base);
   await mustRun(what, ['ovs-vsctl', '--no-wait', 'init', '--', ...setExternalIds(host)], options);
-  await startDaemon(host, 'ovs-vswitchd', base);
-  await mustRun(`create the bridges of ${host.name}`, ['ovs-vsctl', '--timeout=15', ...bridges(lab, host)], options);
+  await startDaemon(lab, host, 'ovs-vswitchd', base);
+  await mustRun(`create the bridges of ${host.name}`, [...vsctl(base), ...bridges(lab, host)], options);
 }
 
 /**
  * Starts a daemon of a host whose database exists. Returns when it listens.
  * @throws SondeError LAB_COMMAND_FAILED, with the end of the daemon's log.
  */
-export async function startDaemon(host: ResolvedHost, name: OvsDaemon, base: CommandOptions): Promise<void> {
+export async function startDaemon(
+  lab: ResolvedLab,
+  host: ResolvedHost,
+  name: OvsDaemon,
+  base: CommandOptions,
+): Promise<void> {
   const { runDir, netns } = host;
   const socket = `unix:${join(runDir, 'db.sock')}`;
   const own = {
     'ovsdb-server': [join(runDir, DATABASE), `--remote=p${socket}`],
-    // A lab never touches a kernel datapath, should the machine have one.
-    'ovs-vswitchd': [socket, '--disable-system'],
+    // A lab on the userspace datapath never touches that of the kernel, should the machine have one.
+    'ovs-vswitchd': [socket, ...(lab.datapath === 'system' ? [] : ['--disable-system'])],
   }[name];
   const log = join(runDir, `${name}.log`);
   const pidFile = join(runDir, `${name}.pid`);
@@ -68,15 +73,16 @@ export async function startDaemon(host: ResolvedHost, name: OvsDaemon, base: Com
 /** Returns when ovs-vswitchd has put into effect what the database says. */
 export async function awaitSwitch(host: ResolvedHost, base: CommandOptions): Promise<void> {
   const options = { ...base, env: { ...base.env, ...ovsEnvironment(host.runDir) } };
-  const touch = ['ovs-vsctl', '--timeout=15', 'set', 'Open_vSwitch', '.', `external_ids:hostname=${host.name}`];
+  const touch = [...vsctl(base), 'set', 'Open_vSwitch', '.', `external_ids:hostname=${host.name}`];
   await mustRun(`wait for the switch of ${host.name}`, touch, options);
 }
 
 /**
  * Tells every host the underlay MAC of every other, as a fabric that has been up for a while would have taught it by ARP:
- * the userspace datapath drops the first packet to a tunnel peer that it has yet to resolve.
+ * the userspace datapath drops the first packet to a tunnel peer that it has yet to resolve. The kernel's tunnel asks the kernel's own neighbours.
  */
 export async function introducePeers(lab: ResolvedLab, host: ResolvedHost, base: CommandOptions): Promise<void> {
+  if (lab.datapath === 'system') return;
   const options = { ...base, env: { ...base.env, ...ovsEnvironment(host.runDir) } };
   for (const peer of lab.hosts) {
     if (peer === host) continue;
@@ -85,18 +91,26 @@ export async function introducePeers(lab: ResolvedLab, host: ResolvedHost, base:
   }
 }
 
+/** ovs-vsctl, which gives up at half of the time that the command is given, so that it can say why. */
+export function vsctl({ timeoutMs = DEFAULT_TIMEOUT_MS }: CommandOptions): readonly string[] {
+  return ['ovs-vsctl', `--timeout=${Math.ceil(timeoutMs / 2000)}`];
+}
+
 /** Commands for one ovs-vsctl run, each after the first led by `--`. */
 export function vsctlTransaction(commands: readonly (readonly string[])[]): readonly string[] {
   return commands.flatMap((command, index) => (index === 0 ? command : ['--', ...command]));
 }
 
 function bridges(lab: ResolvedLab, host: ResolvedHost): readonly string[] {
+  const type = `datapath_type=${lab.datapath}`;
   const commands = [
     ['add-br', INTEGRATION_BRIDGE],
-    ['set', 'Bridge', INTEGRATION_BRIDGE, 'datapath_type=netdev', 'fail_mode=secure', `protocols=${PROTOCOLS}`],
+    ['set', 'Bridge', INTEGRATION_BRIDGE, type, 'fail_mode=secure', `protocols=${PROTOCOLS}`],
     ['add-br', UNDERLAY_BRIDGE],
-    ['set', 'Bridge', UNDERLAY_BRIDGE, 'datapath_type=netdev', 'fail_mode=standalone', `protocols=${PROTOCOLS}`],
+    ['set', 'Bridge', UNDERLAY_BRIDGE, type, 'fail_mode=standalone', `protocols=${PROTOCOLS}`],
     ['set', 'Bridge', UNDERLAY_BRIDGE, `other_config:hwaddr="${host.encapMac}"`],
+    // Left to itself Open vSwitch gives it that of `uplink`, or does not, as it happens; the kernel's tunnel obeys it.
+    ['set', 'Interface', UNDERLAY_BRIDGE, `mtu_request=${lab.underlayMtu}`],
     ['add-port', UNDERLAY_BRIDGE, UPLINK],
   ];
   if (lab.tunnel) {

@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs';
+import { release } from 'node:os';
 import { join } from 'node:path';
 import { SondeError } from '../model/errors.ts';
+import { runCommand } from './command.ts';
 
-/** Programs that a lab runs, and the Debian package of each. */
-const TOOLS = {
+/** Programs that a lab and its kernel host run, and the Debian package of each. */
+const PACKAGES = {
   'ovs-vswitchd': 'openvswitch-switch',
   'ovsdb-server': 'openvswitch-common',
   'ovsdb-tool': 'openvswitch-common',
@@ -11,16 +13,58 @@ const TOOLS = {
   'ovs-appctl': 'openvswitch-common',
   ip: 'iproute2',
   ethtool: 'ethtool',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  ssh: 'openssh-client',
+  'ssh-keygen': 'openssh-client',
+  tar: 'tar',
+  setpriv: 'util-linux',
+  debootstrap: 'debootstrap',
+  cpio: 'cpio',
+  depmod: 'kmod',
+  mke2fs: 'e2fsprogs',
+  'dpkg-deb': 'dpkg',
+  chroot: 'coreutils',
 } as const;
+export type LabTool = keyof typeof PACKAGES;
+
+const LAB_TOOLS: readonly LabTool[] = [
+  'ovs-vswitchd',
+  'ovsdb-server',
+  'ovsdb-tool',
+  'ovs-vsctl',
+  'ovs-appctl',
+  'ip',
+  'ethtool',
+];
 
 /** @throws SondeError LAB_NOT_ROOT, LAB_TOOL_MISSING */
 export function checkPrerequisites(): void {
   const uid = process.getuid?.();
   if (uid !== 0) throw new SondeError('LAB_NOT_ROOT', { uid });
+  checkTools(LAB_TOOLS);
+}
+
+/** @throws SondeError LAB_TOOL_MISSING with the first that is nowhere in PATH. */
+export function checkTools(tools: readonly LabTool[]): void {
   const folders = (process.env.PATH ?? '').split(':');
-  for (const [tool, packageName] of Object.entries(TOOLS)) {
+  for (const tool of tools) {
     if (!folders.some((folder) => existsSync(join(folder, tool)))) {
-      throw new SondeError('LAB_TOOL_MISSING', { tool, package: packageName });
+      throw new SondeError('LAB_TOOL_MISSING', { tool, package: PACKAGES[tool] });
     }
   }
+}
+
+/**
+ * Open vSwitch's kernel datapath is a module of the kernel, which is loaded if it is not yet.
+ * @throws SondeError LAB_DATAPATH_MISSING
+ */
+export async function checkKernelDatapath(): Promise<void> {
+  if (existsSync('/sys/module/openvswitch')) return;
+  const { status, stderr } = await runCommand(['modprobe', 'openvswitch']).catch(() => ({
+    status: 127,
+    stderr: 'there is no modprobe',
+  }));
+  if (status === 0) return;
+  const [why = 'modprobe openvswitch failed'] = stderr.trim().split('\n');
+  throw new SondeError('LAB_DATAPATH_MISSING', { kernel: release(), why });
 }

@@ -27,6 +27,9 @@ export interface HostSpec {
   readonly vms: readonly VmSpec[];
 }
 
+/** Open vSwitch's own words: `netdev` forwards in ovs-vswitchd itself, `system` in a module of the kernel. */
+export type DatapathType = 'netdev' | 'system';
+
 export interface LabSpec {
   /** Name of the instance; 1 to 24 of [a-z0-9-]. Everything that the lab creates carries it. Default `demo`. */
   readonly instance?: string;
@@ -38,6 +41,10 @@ export interface LabSpec {
   readonly underlayMtu?: number;
   /** Whether the lab plugs the Geneve port `gnv0` (remote_ip=flow, key=flow) in br-int. Default true. */
   readonly tunnel?: boolean;
+  /** What forwards on all bridges. Default `netdev`, which needs nothing of the machine's kernel. */
+  readonly datapath?: DatapathType;
+  /** Factor on all times that the lab waits, for machines that are slow because they are emulated. 1 to 100, default 1. */
+  readonly patience?: number;
 }
 
 /** A VM with nothing left open. */
@@ -66,12 +73,19 @@ export interface ResolvedLab {
   readonly fabricNetns: string;
   readonly underlayMtu: number;
   readonly tunnel: boolean;
+  readonly datapath: DatapathType;
+  readonly patience: number;
   readonly hosts: readonly ResolvedHost[];
 }
 
 export const DEFAULT_INSTANCE = 'demo';
 export const DEFAULT_STATE_DIR = '/run/sonde-lab';
 export const UNDERLAY_PREFIX_LENGTH = 16;
+/** As people know them. */
+export const DATAPATH_NAMES: Readonly<Record<DatapathType, string>> = {
+  netdev: 'userspace datapath',
+  system: 'kernel datapath',
+};
 
 const FABRIC = 'fabric';
 const NAME = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$/;
@@ -142,6 +156,10 @@ export function resolveSpec(spec: LabSpec): ResolvedLab {
   if (spec.hosts.length < 1 || spec.hosts.length > 200)
     bad('hosts', `a list of ${spec.hosts.length}`, '1 to 200 hosts');
   const underlayMtu = integer('underlayMtu', spec.underlayMtu ?? 1650, 576, 65_000);
+  const datapath = spec.datapath ?? 'netdev';
+  if (!Object.hasOwn(DATAPATH_NAMES, datapath))
+    bad('datapath', String(datapath), Object.keys(DATAPATH_NAMES).join(' or '));
+  const patience = integer('patience', spec.patience ?? 1, 1, 100);
   const taken = new Map<string, string>([[FABRIC, "the fabric's own name"]]);
   const claim = (field: string, value: string): void => {
     const other = taken.get(value);
@@ -180,6 +198,8 @@ export function resolveSpec(spec: LabSpec): ResolvedLab {
     fabricNetns: netnsPrefix(instance) + FABRIC,
     underlayMtu,
     tunnel: spec.tunnel ?? true,
+    datapath,
+    patience,
     hosts,
   };
 }

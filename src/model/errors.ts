@@ -272,6 +272,21 @@ export const ERRORS = {
     says: 'The lab could not {what}: `{command}` failed: {why}.',
     do: 'Read the reason above; logs of Open vSwitch are in the run directory of the lab. `sonde lab down` removes what is there.',
   },
+  LAB_DATAPATH_MISSING: {
+    status: 500,
+    says: 'The kernel of this machine ({kernel}) has no datapath of Open vSwitch: {why}.',
+    do: 'Build the lab with --datapath kernel, which brings a kernel of its own, or with --datapath userspace.',
+  },
+  LAB_KERNEL_HOST_FAILED: {
+    status: 500,
+    says: 'The kernel host {instance} could not {what}: {why}.',
+    do: 'Read the reason above; its console is in {log}. `sonde lab down` removes what is there.',
+  },
+  LAB_KERNEL_HOST_UNAVAILABLE: {
+    status: 500,
+    says: 'There is no image to boot a kernel host from, and none can be made: {why}.',
+    do: 'Mend that, or use the userspace datapath, which needs no kernel host.',
+  },
   LAB_NAME_IN_USE: {
     status: 409,
     says: 'A lab named {instance} is there already ({where}).',

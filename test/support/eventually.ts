@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PATIENCE } from './datapath.ts';
 
-/** Repeats an expectation until it holds; after `limitMs` its last failure is the test's. */
+/** Repeats an expectation until it holds; after `limitMs` (longer on an emulated machine) its last failure is the test's. */
 export async function eventually(expectation: () => void | Promise<void>, limitMs = 10_000): Promise<void> {
-  const end = performance.now() + limitMs;
+  const end = performance.now() + limitMs * PATIENCE;
   for (;;) {
     try {
       return await expectation();

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { DATAPATH, PATIENCE } from './datapath.ts';
 
 const SCHEMA = '/usr/share/openvswitch/vswitch.ovsschema';
 const BRIDGE = 'br-px';
@@ -16,7 +17,7 @@ export interface SamplingSwitchOptions {
 }
 
 /**
- * An Open vSwitch of its own (userspace datapath) in this network namespace, with `vms` namespaces on one bridge. Each packet is sampled twice:
+ * An Open vSwitch of its own in this network namespace, with `vms` namespaces on one bridge. Each packet is sampled twice:
  * in domain 1 with the port it comes from, in domain 2 with the port it goes to. VM n has ofport n, 10.9.8.n and fd98::n.
  */
 export function createSamplingSwitch({ vms, collector, exporter }: SamplingSwitchOptions) {
@@ -28,7 +29,7 @@ export function createSamplingSwitch({ vms, collector, exporter }: SamplingSwitc
   const port = (vm: number): string => `${tag}p${vm}`;
   const run = (...argv: string[]): string =>
     execFileSync(argv[0]!, argv.slice(1), { env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-  const vsctl = (...argv: string[]): string => run('ovs-vsctl', '--timeout=15', ...argv).trim();
+  const vsctl = (...argv: string[]): string => run('ovs-vsctl', `--timeout=${15 * PATIENCE}`, ...argv).trim();
   const daemon = (name: string, ...argv: string[]): string =>
     run(
       name,
@@ -58,8 +59,8 @@ export function createSamplingSwitch({ vms, collector, exporter }: SamplingSwitc
       const socket = `unix:${join(folder, 'db.sock')}`;
       daemon('ovsdb-server', join(folder, 'conf.db'), `--remote=p${socket}`);
       vsctl('--no-wait', 'init');
-      daemon('ovs-vswitchd', socket, '--disable-system');
-      vsctl('add-br', BRIDGE, '--', 'set', 'Bridge', BRIDGE, 'datapath_type=netdev', 'fail_mode=secure');
+      daemon('ovs-vswitchd', socket, ...(DATAPATH === 'system' ? [] : ['--disable-system']));
+      vsctl('add-br', BRIDGE, '--', 'set', 'Bridge', BRIDGE, `datapath_type=${DATAPATH}`, 'fail_mode=secure');
       for (const vm of numbers) {
         const ns = namespace(vm);
         run('ip', 'netns', 'add', ns);
@@ -123,6 +124,8 @@ export function createSamplingSwitch({ vms, collector, exporter }: SamplingSwitc
     inside: async (vm: number, ...argv: string[]): Promise<string> =>
       (await promisify(execFile)('ip', ['netns', 'exec', namespace(vm), ...argv])).stdout,
     down(): void {
+      // A kernel datapath outlives the daemon that made it, unless that is told to clean up.
+      if (DATAPATH === 'system') run('ovs-appctl', 'exit', '--cleanup');
       for (const name of ['ovs-vswitchd', 'ovsdb-server']) stop(name);
       for (const vm of numbers) {
         try {

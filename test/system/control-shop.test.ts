@@ -25,6 +25,7 @@ import type { TraceSwitch } from '../../src/trace/trace-point.ts';
 import { parseIp, parseIpv4, parseMac } from '../../src/wire/address.ts';
 import { encodePacket } from '../../src/wire/packet/encode.ts';
 import { addressRequest, echoRequest, tcpSyn } from '../../src/wire/packet/guest-packets.ts';
+import { onDatapath } from '../support/datapath.ts';
 import { flowText } from '../support/flow-text.ts';
 import { createOfctlSwitch } from '../support/ofctl-switch.ts';
 import { type Attempt, fateOf } from '../support/policy-oracle.ts';
@@ -34,7 +35,7 @@ import { applied, SHOP_YAML, shopLab, shopLocations } from '../support/shop.ts';
  * The example's documents on two real switches. Flows travel by ovs-ofctl, so that compiler and pipeline are under test, and our OpenFlow codec is not.
  */
 let state: IntentState = applied(SHOP_YAML);
-const lab = createLab(shopLab(`ct-${process.pid}`, state.documents.values()));
+const lab = createLab(onDatapath(shopLab(`ct-${process.pid}`, state.documents.values())));
 const ports = new Map<string, LocalPort[]>();
 const tunnels = new Map<string, number>();
 const OPENFLOW = ['-O', 'OpenFlow15'];

@@ -14,6 +14,7 @@ import { createLab } from '../../src/lab/lab.ts';
 import { createIntegrationBridge } from '../../src/link/integration-bridge.ts';
 import { resolveEndpoints } from '../../src/model/endpoint.ts';
 import { parseIp } from '../../src/wire/address.ts';
+import { onDatapath, PATIENCE } from '../support/datapath.ts';
 import { compileFor, declare, randomPolicies, ZONE_OF } from '../support/random-world.ts';
 import { applied, SHOP_YAML, shopLab, shopLocations } from '../support/shop.ts';
 import { keepZones } from '../support/zones.ts';
@@ -21,8 +22,9 @@ import { keepZones } from '../support/zones.ts';
 /*
  * The controller on a real switch, by the OpenFlow and OVSDB links that the agent uses. What is installed is read by ovs-ofctl.
  */
+const WITHIN_MS = 10_000 * PATIENCE;
 const SHOP = applied(SHOP_YAML);
-const lab = createLab(shopLab(`cs-${process.pid}`, SHOP.documents.values()));
+const lab = createLab(onDatapath(shopLab(`cs-${process.pid}`, SHOP.documents.values())));
 const host = lab.host('h1');
 const bridge = createIntegrationBridge({ socket: host.ovsdbSocket, bridge: 'br-int', tunnelPort: 'gnv0' });
 const connect = () =>
@@ -53,7 +55,7 @@ beforeAll(async () => {
         true,
         true,
       ]),
-    10_000,
+    WITHIN_MS,
   );
 });
 afterAll(async () => {
@@ -152,7 +154,7 @@ describe('the controller on a switch', () => {
     });
   const inLine = () =>
     vi.waitFor(async () => expect((await installed()).length).toBe(wanted().length), {
-      timeout: 10_000,
+      timeout: WITHIN_MS,
       interval: 100,
     });
 
@@ -160,7 +162,10 @@ describe('the controller on a switch', () => {
     await ofctl('add-flow', 'br-int', 'table=200,cookie=0x1,priority=7,actions=drop');
     const first = begin();
     await first.controller.start();
-    await vi.waitFor(() => expect(first.told.get('h1')).toMatchObject({ revision: 1, flows: wanted().length }), 10_000);
+    await vi.waitFor(
+      () => expect(first.told.get('h1')).toMatchObject({ revision: 1, flows: wanted().length }),
+      WITHIN_MS,
+    );
     await inLine();
     expect(first.told.get('h1')).not.toHaveProperty('error');
     await first.controller.stop();
@@ -170,7 +175,7 @@ describe('the controller on a switch', () => {
     try {
       const second = begin(again.control);
       await second.controller.start();
-      await vi.waitFor(() => expect(second.told.get('h1')).toMatchObject({ revision: 1 }), 10_000);
+      await vi.waitFor(() => expect(second.told.get('h1')).toMatchObject({ revision: 1 }), WITHIN_MS);
       expect(await second.changes()).toEqual([0, 0]);
       await second.controller.stop();
     } finally {
@@ -187,7 +192,7 @@ describe('the controller on a switch', () => {
     documents.delete('Policy/ping');
     state = { ...SHOP, documents, revision: 2 };
     one.world('intents');
-    await vi.waitFor(() => expect(one.told.get('h1')).toMatchObject({ revision: 2 }), 10_000);
+    await vi.waitFor(() => expect(one.told.get('h1')).toMatchObject({ revision: 2 }), WITHIN_MS);
     await inLine();
 
     const [port] = bridge.ports();
@@ -195,7 +200,7 @@ describe('the controller on a switch', () => {
       expect(await lab.exec('h1', argv)).toMatchObject({ status: 0 });
     };
     await onHost('ovs-vsctl', 'del-port', 'br-int', port!.name);
-    await vi.waitFor(() => expect(one.told.get(port!.ifaceId)).toBeNull(), 10_000);
+    await vi.waitFor(() => expect(one.told.get(port!.ifaceId)).toBeNull(), WITHIN_MS);
     await inLine();
     expect((await installed()).filter((line) => line.includes(`in_port=${port!.ofport} `))).toEqual([]);
     await onHost(
@@ -209,7 +214,7 @@ describe('the controller on a switch', () => {
       port!.name,
       `external_ids:iface-id=${port!.ifaceId}`,
     );
-    await vi.waitFor(() => expect(one.told.get(port!.ifaceId)).toMatchObject({ host: 'h1' }), 10_000);
+    await vi.waitFor(() => expect(one.told.get(port!.ifaceId)).toMatchObject({ host: 'h1' }), WITHIN_MS);
     await inLine();
     await one.controller.stop();
   });

@@ -5,6 +5,7 @@ import { createDeployment, type Deployment, labOfDocuments } from '../../src/lab
 import type { GuestCounters } from '../../src/lab/guests.ts';
 import { listNetns, listProcesses } from '../../src/lab/processes.ts';
 import type { FinishedTrace } from '../../src/model/trace.ts';
+import { onDatapath, PATIENCE } from '../support/datapath.ts';
 import { SHOP_HOSTS, SHOP_YAML } from '../support/shop.ts';
 
 // Everything real: Open vSwitch forwards, a Geneve tunnel crosses, agents and server are processes of their own, ClickHouse's engine stores. The
@@ -26,7 +27,7 @@ const INSTANCE = `dep-${process.pid}`;
 let deployment: Deployment;
 
 beforeAll(async () => {
-  deployment = createDeployment({ lab: labOfDocuments(SHOP_YAML, INSTANCE, SHOP_HOSTS) });
+  deployment = createDeployment({ lab: onDatapath(labOfDocuments(SHOP_YAML, INSTANCE, SHOP_HOSTS)) });
   await deployment.up();
   const applied = await deployment.apply(SHOP_YAML);
   expect(applied.status, applied.text).toBe(200);
@@ -45,7 +46,7 @@ afterAll(async () => {
 });
 
 async function until<T>(read: () => Promise<T | undefined>, limitMs = 30_000): Promise<T> {
-  for (const end = Date.now() + limitMs; ; await sleep(100)) {
+  for (const end = Date.now() + limitMs * PATIENCE; ; await sleep(100)) {
     const value = await read();
     if (value !== undefined) return value;
     if (Date.now() > end) throw new Error('it never came true');
@@ -60,7 +61,7 @@ async function callAll(
   count: number,
   parallel = 16,
 ): Promise<Record<string, number>> {
-  const order = JSON.stringify({ targets, count, parallel, timeoutMs: 1500 });
+  const order = JSON.stringify({ targets, count, parallel, timeoutMs: 1500 * PATIENCE });
   const result = await deployment.lab.exec(vm, [process.execPath, CALLER, order], { timeoutMs: 120_000 });
   expect(result.stderr).toBe('');
   return JSON.parse(result.stdout) as Record<string, number>;

@@ -5,6 +5,7 @@ import { labSpec } from '../../src/lab/spec.ts';
 import { createIntegrationBridge, type IntegrationBridge } from '../../src/link/integration-bridge.ts';
 import { ZONES } from '../../src/model/datapath.ts';
 import type { LocalPort } from '../../src/model/local-port.ts';
+import { onDatapath, PATIENCE } from '../support/datapath.ts';
 import { keepZones } from '../support/zones.ts';
 
 let lab: Lab;
@@ -13,7 +14,7 @@ let zones: ReturnType<typeof keepZones>;
 const host = 'host-1';
 
 beforeAll(async () => {
-  lab = createLab(labSpec({ instance: `ib-${process.pid}`, hosts: 1, vmsPerHost: 2, tunnel: false }));
+  lab = createLab(onDatapath(labSpec({ instance: `ib-${process.pid}`, hosts: 1, vmsPerHost: 2, tunnel: false })));
   await lab.up();
   bridge = createIntegrationBridge({ socket: lab.host(host).ovsdbSocket, bridge: 'br-int', tunnelPort: 'gnv0' });
   const up = once(bridge.events as never, 'up');
@@ -38,7 +39,7 @@ async function vsctl(...argv: string[]): Promise<string> {
 }
 
 async function until<T>(read: () => T | undefined): Promise<T> {
-  for (let attempt = 0; attempt < 200; attempt++) {
+  for (let attempt = 0; attempt < 200 * PATIENCE; attempt++) {
     const value = read();
     if (value !== undefined) return value;
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -7,6 +7,7 @@ import { createLab, type Lab, openLab } from '../../src/lab/lab.ts';
 import { LAB_ENV } from '../../src/lab/processes.ts';
 import { labSpec } from '../../src/lab/spec.ts';
 import { removeLab } from '../../src/lab/teardown.ts';
+import { onDatapath } from '../support/datapath.ts';
 
 // A name of its own for each run: the suite may run beside a demo or beside itself.
 const NAME = `lab-t${process.pid}`;
@@ -60,7 +61,7 @@ const ping = async (lab: Lab, from: string, to: string): Promise<number> => {
 
 describe('a lab of two hosts with three VMs each', () => {
   const before = traces(`${NAME}-a`);
-  const lab = createLab(labSpec({ instance: `${NAME}-a` }));
+  const lab = createLab(onDatapath(labSpec({ instance: `${NAME}-a` })));
   beforeAll(() => lab.up());
   afterAll(() => lab.down());
 
@@ -128,13 +129,15 @@ describe('a lab of two hosts with three VMs each', () => {
   });
 
   it('refuses its name to a second lab and leaves the first alone', async () => {
-    await expect(createLab(labSpec({ instance: `${NAME}-a` })).up()).rejects.toMatchObject({ code: 'LAB_NAME_IN_USE' });
+    await expect(createLab(onDatapath(labSpec({ instance: `${NAME}-a` }))).up()).rejects.toMatchObject({
+      code: 'LAB_NAME_IN_USE',
+    });
     expect(lab.status().state).toBe('up');
   });
 
   it('stands beside another whose name begins alike, which goes down alone', async () => {
-    const other = createLab(labSpec({ instance: `${NAME}-a-2`, hosts: 1, vmsPerHost: 2 }));
-    const first = createLab(labSpec({ instance: NAME, hosts: 1, vmsPerHost: 1 }));
+    const other = createLab(onDatapath(labSpec({ instance: `${NAME}-a-2`, hosts: 1, vmsPerHost: 2 })));
+    const first = createLab(onDatapath(labSpec({ instance: NAME, hosts: 1, vmsPerHost: 1 })));
     await Promise.all([other.up(), first.up()]);
     await first.down();
     expect(other.status().state).toBe('up');
@@ -182,8 +185,7 @@ describe('a lab that is killed half-way up', () => {
     const before = traces(instance);
     const program = `
       import { createLab } from ${JSON.stringify(new URL('../../src/lab/lab.ts', import.meta.url).href)};
-      import { labSpec } from ${JSON.stringify(new URL('../../src/lab/spec.ts', import.meta.url).href)};
-      const lab = createLab(labSpec({ instance: ${JSON.stringify(instance)} }));
+      const lab = createLab(${JSON.stringify(onDatapath(labSpec({ instance })))});
       process.stdout.write('go');
       await lab.up();
       setInterval(() => {}, 1000);`;
@@ -199,7 +201,7 @@ describe('a lab that is killed half-way up', () => {
     await removeLab({ instance });
     expect(traces(instance)).toEqual(before);
     // The name is free again.
-    const again = createLab(labSpec({ instance, hosts: 1, vmsPerHost: 1 }));
+    const again = createLab(onDatapath(labSpec({ instance, hosts: 1, vmsPerHost: 1 })));
     await again.up();
     await again.down();
     expect(traces(instance)).toEqual(before);

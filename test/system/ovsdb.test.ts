@@ -12,8 +12,9 @@ import { createUnixctl } from '../../src/link/unixctl.ts';
 import type { Json } from '../../src/wire/ovsdb/json-framer.ts';
 import { columnType, OVS_TABLES, type TableName } from '../../src/wire/ovsdb/tables.ts';
 import { decodeValue, sameValue } from '../../src/wire/ovsdb/value.ts';
+import { onDatapath } from '../support/datapath.ts';
 
-const lab = createLab(labSpec({ instance: `lab-o${process.pid}`, hosts: 1, vmsPerHost: 2 }));
+const lab = createLab(onDatapath(labSpec({ instance: `lab-o${process.pid}`, hosts: 1, vmsPerHost: 2 })));
 const host = lab.host('host-1');
 beforeAll(() => lab.up());
 afterAll(() => lab.down());

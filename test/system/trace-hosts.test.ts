@@ -14,6 +14,7 @@ import type { TraceSpec } from '../../src/model/trace.ts';
 import { createTraceCoordinator, type TraceCoordinator } from '../../src/trace/coordinator.ts';
 import { createTracePoint, type TracePoint } from '../../src/trace/trace-point.ts';
 import { parseIp, parseMac } from '../../src/wire/address.ts';
+import { onDatapath } from '../support/datapath.ts';
 import { createMemoryBus } from '../support/memory-bus.ts';
 import { createOfctlSwitch } from '../support/ofctl-switch.ts';
 import { documentsOf, endpointOf } from '../support/trace-topology.ts';
@@ -34,7 +35,7 @@ const RULE = {
 const TABLES = { classify: 0, destination: 60, policy: 70, output: 90, drop: 99 } as const;
 const TUNNEL_PORT = 'gnv0';
 
-const lab = createLab(labSpec({ instance: `tr-${process.pid}`, hosts: 2, vmsPerHost: 2 }));
+const lab = createLab(onDatapath(labSpec({ instance: `tr-${process.pid}`, hosts: 2, vmsPerHost: 2 })));
 const bus = createMemoryBus();
 const points: TracePoint[] = [];
 const closing: (() => void)[] = [];
