@@ -1,8 +1,9 @@
 import { defineConfig } from 'vitest/config';
 import { PATIENCE } from './test/support/datapath.ts';
 
-// Three projects, from fast to slow. Unit and property tests touch neither root rights nor network; system tests run
-// against real Open vSwitch, tshark and chdb, one file after the other, because each of them fills both cores.
+// Four projects, from fast to slow. Unit and property tests touch neither root rights nor network; system tests run
+// against real Open vSwitch, tshark and chdb, one file after the other, because each of them fills both cores;
+// the last runs some of them again on the kernel's datapath, in a guest.
 export default defineConfig({
   test: {
     projects: [
@@ -14,6 +15,16 @@ export default defineConfig({
           include: ['test/system/**/*.test.ts'],
           testTimeout: 120_000 * PATIENCE,
           hookTimeout: 120_000 * PATIENCE,
+          pool: 'forks',
+          fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          name: 'kernel',
+          include: ['test/kernel/**/*.test.ts'],
+          testTimeout: 900_000,
+          hookTimeout: 300_000,
           pool: 'forks',
           fileParallelism: false,
         },

@@ -34,6 +34,12 @@ test conntrack conntrack reads connections independently, to compare with
 test setpriv util-linux takes rights from a process
 test java openjdk-17-jre-headless runs Apache Kafka
 test mvn maven fetches Apache Kafka
+test qemu-system-x86_64 qemu-system-x86 runs a host with a kernel of its own
+test debootstrap debootstrap installs that host
+test cpio cpio packs what it boots from
+test depmod kmod indexes its modules
+test mke2fs e2fsprogs makes its disks
+test ssh openssh-client runs commands in it
 END
 }
 

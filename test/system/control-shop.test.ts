@@ -25,7 +25,7 @@ import type { TraceSwitch } from '../../src/trace/trace-point.ts';
 import { parseIp, parseIpv4, parseMac } from '../../src/wire/address.ts';
 import { encodePacket } from '../../src/wire/packet/encode.ts';
 import { addressRequest, echoRequest, tcpSyn } from '../../src/wire/packet/guest-packets.ts';
-import { onDatapath } from '../support/datapath.ts';
+import { onDatapath, PATIENCE } from '../support/datapath.ts';
 import { flowText } from '../support/flow-text.ts';
 import { createOfctlSwitch } from '../support/ofctl-switch.ts';
 import { type Attempt, fateOf } from '../support/policy-oracle.ts';
@@ -36,6 +36,9 @@ import { applied, SHOP_YAML, shopLab, shopLocations } from '../support/shop.ts';
  */
 let state: IntentState = applied(SHOP_YAML);
 const lab = createLab(onDatapath(shopLab(`ct-${process.pid}`, state.documents.values())));
+/** What a guest waits for an answer, and a test for an observation. */
+const ANSWER_S = 2 * PATIENCE;
+const OBSERVED_MS = 5_000 * PATIENCE;
 const ports = new Map<string, LocalPort[]>();
 const tunnels = new Map<string, number>();
 const OPENFLOW = ['-O', 'OpenFlow15'];
@@ -115,8 +118,8 @@ describe('the shop on two hosts', () => {
       const lines = own.map(({ to, protocol, port }, at) => {
         const probe =
           protocol === 'icmp'
-            ? `ping -c 1 -W 2 ${addressOf(to)}`
-            : `timeout 2 bash -c '</dev/tcp/${addressOf(to)}/${port}'`;
+            ? `ping -c 1 -W ${ANSWER_S} ${addressOf(to)}`
+            : `timeout ${ANSWER_S} bash -c '</dev/tcp/${addressOf(to)}/${port}'`;
         return `(${probe} >/dev/null 2>&1; echo ${at} $?) &`;
       });
       const { stdout } = await lab.exec(name, ['bash', '-c', `${lines.join('\n')}\nwait`]);
@@ -211,7 +214,9 @@ describe('traced packets on the shop', () => {
   const told = (trace: number) => seen.filter(({ packet }) => packet.registers.trace === trace);
   const last = async (trace: number, points: readonly number[]): Promise<TracedPacket> => {
     const done = () => told(trace).find(({ packet }) => points.includes(packet.point));
-    while (done() === undefined) await delay(10);
+    for (const end = Date.now() + OBSERVED_MS; done() === undefined; await delay(10)) {
+      if (Date.now() > end) throw new Error(`trace ${trace} never came to point ${points.join(' or ')}`);
+    }
     return done()!.packet;
   };
   const { delivered, dropped, answered, tunnelled } = OBSERVATION_POINTS;

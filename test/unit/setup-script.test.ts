@@ -18,19 +18,22 @@ const SCRIPT = new URL('../../scripts/setup.sh', import.meta.url).pathname;
 // What the script itself runs. iperf3 is the package that these tests take away and give back.
 const BASICS = ['dirname', 'cat', 'cksum', 'tr', 'grep', 'paste', 'sed', 'id', 'ln', 'mkdir', 'flock'];
 const TOOLS = [
-  'ovs-vswitchd',
-  'ip',
-  'ethtool',
-  'iperf3',
-  'ping',
-  'ps',
-  'tshark',
-  'ncat',
-  'nft',
-  'conntrack',
-  'setpriv',
-  'java',
-  'mvn',
+  ...[
+    'ovs-vswitchd',
+    'ip',
+    'ethtool',
+    'iperf3',
+    'ping',
+    'ps',
+    'tshark',
+    'ncat',
+    'nft',
+    'conntrack',
+    'setpriv',
+    'java',
+    'mvn',
+  ],
+  ...['qemu-system-x86_64', 'debootstrap', 'cpio', 'depmod', 'mke2fs', 'ssh'],
 ];
 
 let root: string;

@@ -65,6 +65,8 @@ mount -t tmpfs tmp /tmp
 chmod 1777 /tmp
 mkdir -p /run/netns /run/openvswitch /run/lock
 ln -sf /proc/self/fd /dev/fd
+# Debian's 208 KiB are less than a burst of IPFIX.
+echo 16777216 > /proc/sys/net/core/rmem_max
 hostname "$(sed -n 's/.*sonde.instance=\\([^ ]*\\).*/\\1/p' /proc/cmdline)"
 ip link set lo up
 modprobe virtio_rng

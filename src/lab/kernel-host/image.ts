@@ -57,7 +57,13 @@ export function defaultCacheDir(): string {
  * Finds the image of this recipe, or makes it: in a folder of its own that is renamed at the end, so that of two who make it at once both have it.
  * @throws SondeError LAB_NOT_ROOT, LAB_TOOL_MISSING, LAB_KERNEL_HOST_UNAVAILABLE, LAB_COMMAND_FAILED
  */
-export async function guestImage(cacheDir: string, say: (line: string) => void = () => {}): Promise<GuestImage> {
+export async function guestImage({
+  cacheDir = defaultCacheDir(),
+  say = () => {},
+}: {
+  readonly cacheDir?: string;
+  readonly say?: (line: string) => void;
+} = {}): Promise<GuestImage> {
   const { suite, mirror } = await debian();
   const folder = join(cacheDir, await recipeHash(suite));
   if (!(await exists(folder))) {

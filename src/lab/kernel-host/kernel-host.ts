@@ -226,7 +226,7 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
 
     async start() {
       checkTools(TOOLS);
-      const image = await guestImage(cacheDir, say);
+      const image = await guestImage({ cacheDir, say });
       await mkdir(runDir, { recursive: true, mode: 0o700 });
       const disks = [image.root];
       if (checkout !== 'none') {
