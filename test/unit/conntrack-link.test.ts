@@ -138,13 +138,28 @@ describe('events', () => {
 
   it('come again after the socket failed, and what was in between is lost', async () => {
     await create().start();
+    await sleep(5);
+    clock = 2000;
     kernel.listeners[0]!.waiting.push(-EBADF);
+    await eventually(() => expect(troubles).toEqual(['CONNTRACK_SOCKET_REFUSED']));
+    clock = 3000;
     await eventually(() => expect(kernel.listeners).toHaveLength(2));
-    await eventually(() => expect(losses).toHaveLength(1));
-    expect(troubles).toEqual(['CONNTRACK_SOCKET_REFUSED']);
+    await eventually(() => expect(losses).toMatchObject([{ until: 3000, events: 0 }]));
+    // Not when it was noticed, but when nothing was waiting for the last time.
+    expect(losses[0]!.since).toBe(1000);
     expect(kernel.listeners[0]!.isClosed).toBe(true);
     kernel.listeners[1]!.waiting.push(...DESTROYS);
     await eventually(() => expect(events).toHaveLength(DESTROYS.length));
+  });
+
+  it('are not waited for by a stop while the socket is away', async () => {
+    await create().start();
+    kernel.listeners[0]!.waiting.push(-EBADF);
+    await eventually(() => expect(troubles).toHaveLength(1));
+    await conntrack.stop();
+    await sleep(1100);
+    expect(kernel.listeners).toHaveLength(1);
+    expect(losses).toEqual([]);
   });
 
   it('that have come are handed over by a stop', async () => {

@@ -72,6 +72,8 @@ export function createConntrack(config: ConntrackConfig, deps: ConntrackDeps) {
   let reader: EventReader | undefined;
   let dumpSocket: NetlinkSocket | undefined;
   let reopening: NodeJS.Timeout | undefined;
+  /** Since when there is no socket, where one failed. */
+  let deafSince: number | undefined;
   /** The dump that is under way, or was. */
   let lastDump: Promise<unknown> = Promise.resolve();
 
@@ -86,6 +88,11 @@ export function createConntrack(config: ConntrackConfig, deps: ConntrackDeps) {
     for (const kind of events) groups |= GROUPS[kind];
     const receiveBufferOctets = config.receiveBufferOctets ?? RECEIVE_BUFFER;
     const socket = await open({ groups, receiveBufferOctets, ...EVENT_SOCKET });
+    // It may have been stopped meanwhile.
+    if (!isRunning) {
+      socket.close();
+      return;
+    }
     eventSocket = socket;
     reader = createEventReader(
       socket,
@@ -108,18 +115,21 @@ export function createConntrack(config: ConntrackConfig, deps: ConntrackDeps) {
     reader.start();
   }
 
-  function fail(error: SondeError): void {
-    const since = now();
+  function fail(error: SondeError, since?: number): void {
+    deafSince ??= since ?? now();
     eventSocket?.close();
     eventSocket = reader = undefined;
     deps.onTrouble(error);
+    if (isRunning) reopening = setTimeout(() => void listen().then(hearAgain, (next) => fail(next)), REOPEN_MS);
+  }
+
+  function hearAgain(): void {
     if (!isRunning) return;
-    reopening = setTimeout(() => {
-      void listen().then(() => {
-        counts.overruns++;
-        deps.onLost({ since, until: now(), events: 0 });
-      }, fail);
-    }, REOPEN_MS);
+    const since = deafSince ?? now();
+    deafSince = undefined;
+    counts.overruns++;
+    // How many is not known.
+    deps.onLost({ since, until: now(), events: 0 });
   }
 
   async function runDump(filter: DumpFilter, take: (record: ConntrackRecord) => void): Promise<DumpResult> {
@@ -147,8 +157,13 @@ export function createConntrack(config: ConntrackConfig, deps: ConntrackDeps) {
       // First the question, as it makes the kernel load what it needs to answer.
       await askForStatistics(open);
       for (const trouble of applySettings(deps.proc)) deps.onTrouble(trouble);
-      await listen();
       isRunning = true;
+      try {
+        await listen();
+      } catch (error) {
+        isRunning = false;
+        throw error;
+      }
     },
     /** Hands over the events that have come, and closes the sockets. A dump that is under way ends first. */
     async stop(): Promise<void> {

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import type { SondeError } from '../../model/errors.ts';
 import type { ConntrackOutcome, ConntrackWants } from '../../wire/netlink/conntrack-decoder.ts';
 import { createConntrackDecoder } from '../../wire/netlink/conntrack-decoder.ts';
@@ -6,7 +7,8 @@ import { type NetlinkSocket, refusal } from './netlink-socket.ts';
 
 /** Work between two turns of the event loop, milliseconds. */
 const STRETCH_MS = 8;
-const ENOBUFS = 105;
+/** The same for what has come when nobody wants more. */
+const LAST_STRETCH_MS = 1000;
 
 /** Events that the receive buffer had no room for. */
 export interface ConntrackLoss {
@@ -14,7 +16,7 @@ export interface ConntrackLoss {
   readonly since: number;
   /** Likewise: when all that had found room was read, so that from then on nothing is lost any more. */
   readonly until: number;
-  /** How many, of all zones and wanted kinds. */
+  /** How many, of all zones and wanted kinds; 0 where it is not known, since there was no socket. */
   readonly events: number;
 }
 
@@ -24,8 +26,8 @@ export interface EventReaderDeps {
   readonly onEvent: (record: ConntrackRecord) => void;
   readonly onLost: (loss: ConntrackLoss) => void;
   readonly onOutcome: (outcome: ConntrackOutcome) => void;
-  /** The socket failed otherwise; nothing is read any more. */
-  readonly onFailure: (error: SondeError) => void;
+  /** The socket failed otherwise; nothing is read any more, and what came after `since` (microseconds since the epoch) may be lost. */
+  readonly onFailure: (error: SondeError, since: number) => void;
 }
 
 /**
@@ -58,10 +60,10 @@ export function createEventReader(
         return true;
       }
       // Told before what did find room. From here to an empty queue the kernel puts nothing into it, so this comes to an end.
-      if (count === -ENOBUFS) isLosing = true;
+      if (count === -constants.errno.ENOBUFS) isLosing = true;
       else if (count < 0) {
         stop();
-        deps.onFailure(refusal(-count, 'reading events'));
+        deps.onFailure(refusal(-count, 'reading events'), lastEmpty);
         return true;
       }
       for (let i = 0; i < count; i++)
@@ -93,11 +95,11 @@ export function createEventReader(
         if (immediate === undefined) drain();
       }, pollMs);
     },
-    /** Reads what has come until now, and no more. */
+    /** Reads what has come until now, for a second at most. */
     stop(): void {
       const wasRunning = timer !== undefined;
       stop();
-      if (wasRunning) read(performance.now() + STRETCH_MS);
+      if (wasRunning) read(performance.now() + LAST_STRETCH_MS);
     },
   };
 }

@@ -9,6 +9,9 @@ export interface TunnelUntrackedConfig {
   readonly program?: string;
 }
 
+/** It takes some milliseconds. */
+const LIMIT_MS = 10_000;
+
 /**
  * Rules for `nft -f -`, one transaction. The table is Sonde's own, of it only these two chains are touched, and they are emptied and filled anew, so that it
  * may be done any number of times. Both directions are to the port: a tunnel's source port is a hash of what is inside.
@@ -31,7 +34,7 @@ export function untrackedRules(port: number): string {
  * @throws SondeError TUNNEL_TRACKED
  */
 export async function leaveTunnelUntracked({ port, program = 'nft' }: TunnelUntrackedConfig): Promise<void> {
-  const child = spawn(program, ['-f', '-'], { stdio: ['pipe', 'ignore', 'pipe'] });
+  const child = spawn(program, ['-f', '-'], { stdio: ['pipe', 'ignore', 'pipe'], timeout: LIMIT_MS });
   let said = '';
   child.stderr.on('data', (chunk: Buffer) => {
     if (said.length < 10_000) said += chunk.toString();
