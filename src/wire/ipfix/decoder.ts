@@ -56,19 +56,14 @@ export interface IpfixSink {
   readonly records: DataRecord[];
 }
 
-interface Datagram {
+/** One message under way. */
+interface Message extends SampleContext {
   readonly session: IpfixSession;
+  readonly stream: Stream;
   readonly view: DataView;
   readonly sink: IpfixSink;
-  /** Microseconds since the epoch. */
-  readonly arrival: number;
-  /** How many values it may still have, and how many what has waited for its templates. */
-  readonly room: { values: number; heldValues: number };
-}
-
-/** One message under way. */
-interface Message extends Datagram, SampleContext {
-  readonly stream: Stream;
+  /** How many values it may still have. */
+  readonly room: { values: number };
   /** Data records so far; undefined once some cannot be counted. */
   dataRecords: number | undefined;
 }
@@ -98,6 +93,10 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
     },
   );
 
+  /** What a datagram may still have, and what has waited for its templates. */
+  const room = { values: 0 };
+  const heldRoom = { values: 0 };
+
   const streamOf = (session: IpfixSession, domain: number, saved?: SequenceState): Stream =>
     streams.of(session, isOpenvswitch ? 0 : domain, saved);
 
@@ -120,13 +119,13 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
   function decode(session: IpfixSession, bytes: Uint8Array, sink: IpfixSink, arrival: number): WireError | undefined {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     held.expire(arrival);
-    const room = { values: MOST_VALUES, heldValues: Math.max(MOST_VALUES, heldSets * SAMPLE_VALUES) };
-    const datagram: Datagram = { session, view, sink, arrival, room };
+    room.values = MOST_VALUES;
+    heldRoom.values = Math.max(MOST_VALUES, heldSets * SAMPLE_VALUES);
     let at = 0;
     do {
       counts.messages++;
-      const end = decodeMessage(datagram, at);
-      if (end instanceof WireError) return end;
+      const end = decodeMessage(session, view, at, sink, arrival);
+      if (typeof end !== 'number') return end;
       at = end;
     } while (at < bytes.length && isHeader(view, at));
     if (at === bytes.length) return undefined;
@@ -134,7 +133,13 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
   }
 
   /** Decodes the message that begins at `start`; the result is where it ends. */
-  function decodeMessage({ session, view, sink, arrival, room }: Datagram, start: number): number | WireError {
+  function decodeMessage(
+    session: IpfixSession,
+    view: DataView,
+    start: number,
+    sink: IpfixSink,
+    arrival: number,
+  ): number | WireError {
     const octets = view.byteLength - start;
     if (octets < MESSAGE_HEADER) return refuse('header', 'truncated', view.byteLength, 'an IPFIX header has 16 octets');
     const version = view.getUint16(start);
@@ -147,8 +152,7 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
     const stream = streamOf(session, domain);
     const message: Message = { session, view, sink, arrival, room, stream, domain, exportTime, dataRecords: 0 };
     const result = decodeSets(message, start + MESSAGE_HEADER, start + length);
-    const isWhole = !(result instanceof WireError);
-    stream.sequence.note(number, isWhole ? message.dataRecords : undefined, exportTime, arrival);
+    stream.sequence.note(number, typeof result === 'number' ? message.dataRecords : undefined, exportTime, arrival);
     return result;
   }
 
@@ -232,15 +236,13 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
   }
 
   /** What has waited for a template; it may have as many values as if each set held a sample, as those of Open vSwitch do. */
-  function decodeHeld({ session, stream, domain, sink, room }: Message, template: KnownTemplate): void {
+  function decodeHeld({ session, stream, domain, sink }: Message, template: KnownTemplate): void {
     if (held.count === 0) return;
-    const own = { values: room.heldValues, heldValues: 0 };
     for (const set of held.take(heldKey(session, domain, template.id))) {
       const { bytes } = set;
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      decodeData({ ...set, session, stream, view, sink, room: own, dataRecords: 0 }, template, 0, bytes.length);
+      decodeData({ ...set, session, stream, view, sink, room: heldRoom, dataRecords: 0 }, template, 0, bytes.length);
     }
-    room.heldValues = own.values;
   }
 
   function decodeData(message: Message, template: KnownTemplate, start: number, end: number): WireError | undefined {
@@ -328,7 +330,7 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
       const stream = streamOf(session, domain, sequence);
       const view = new DataView(sets.buffer, sets.byteOffset, sets.byteLength);
       const sink: IpfixSink = { samples: [], records: [] };
-      const rest = { exportTime: 0, arrival: 0, sink, room: { values: 0, heldValues: 0 }, dataRecords: 0 };
+      const rest = { exportTime: 0, arrival: 0, sink, room, dataRecords: 0 };
       const result = decodeSets({ session, stream, view, domain, ...rest }, 0, sets.length);
       return result instanceof WireError ? result : undefined;
     },
