@@ -1,9 +1,11 @@
 import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Registry } from 'prom-client';
-import { expect, it } from 'vitest';
+import { expect, it, onTestFinished } from 'vitest';
 import type { Recorder } from '../../src/probe/flows/recorder.ts';
 import { registerProbeMetrics } from '../../src/probe/metrics.ts';
 import { createIpfixSource } from '../../src/probe/sources/ipfix.ts';
@@ -37,36 +39,52 @@ async function open(receiveBufferBytes: number, host = '127.0.0.1') {
 
 const LOST = 'sonde_ipfix_dropped_records_total{reason="lost"}';
 
-/** When the flood is over and read, milliseconds; and when the message behind it is sent. */
-const READ_AT = 1500;
-const LAST_AT = 2500;
-
-/** Sends `count` messages with one record each, numbered, as fast as it can, and one more later. */
+/**
+ * Sends `count` messages with one record each, numbered, as fast as it can; makes the file when they are sent, and sends one more when the file is
+ * gone.
+ */
 const FLOOD = `
-const [, port, host, count] = process.argv;
+const { existsSync, writeFileSync } = require('node:fs');
+const [, port, host, count, file] = process.argv;
 const socket = require('node:dgram').createSocket(host.includes(':') ? 'udp6' : 'udp4');
-const send = (number) => {
+const send = (number, sent) => {
   const message = Buffer.from('000a001c' + '0'.repeat(24) + '0101000c' + '0000000100000001', 'hex');
   message.writeUInt32BE(number, 8);
-  socket.send(message);
+  socket.send(message, sent);
 };
 socket.connect(+port, host, () => {
-  for (let number = 0; number < +count; number++) send(number);
-});
-setTimeout(() => { send(+count); socket.close(); }, ${LAST_AT});`;
+  let left = +count;
+  for (let number = 0; number < +count; number++)
+    send(number, () => {
+      if (--left > 0) return;
+      writeFileSync(file, '');
+      const timer = setInterval(() => {
+        if (existsSync(file)) return;
+        clearInterval(timer);
+        send(+count, () => socket.close());
+      }, 20);
+    });
+});`;
 
 it.each(['127.0.0.1', '::1'])(
   'what the kernel drops for want of room is told, and is what is lost by the numbers: %s',
   async (host) => {
     const { source, metric, listening } = await open(8192, host);
     const count = 2000;
-    const child = spawn(process.execPath, ['-e', FLOOD, String(listening.port), host, String(count)], {
-      stdio: 'inherit',
-    });
+    const folder = mkdtempSync(join(tmpdir(), 'sonde-ipfix-'));
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+    const file = join(folder, 'sent');
+    const argv = ['-e', FLOOD, String(listening.port), host, String(count), file];
+    const child = spawn(process.execPath, argv, { stdio: 'inherit' });
+    const exited = once(child, 'exit');
     // Nobody reads meanwhile: the loop of this process stands still.
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, READ_AT);
-    if (child.exitCode === null) await once(child, 'exit');
-    await expect.poll(() => source.counts().datagrams + source.counts().socketDrops).toBe(count + 1);
+    const clock = new Int32Array(new SharedArrayBuffer(4));
+    for (let i = 0; i < 300 && !existsSync(file); i++) Atomics.wait(clock, 0, 0, 50);
+    const heard = () => source.counts().datagrams + source.counts().socketDrops;
+    await expect.poll(heard, { timeout: 10_000 }).toBe(count);
+    rmSync(file);
+    await exited;
+    await expect.poll(heard, { timeout: 10_000 }).toBe(count + 1);
     const { socketDrops, lost, malformed } = source.counts();
     expect(socketDrops).toBeGreaterThan(count / 2);
     expect([lost, malformed]).toEqual([socketDrops, 0]);

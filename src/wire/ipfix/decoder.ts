@@ -229,10 +229,8 @@ export function createIpfixDecoder(config: IpfixDecoderConfig) {
   function withdraw(stream: Stream, id: number, isOptions: boolean): void {
     counts.withdrawals++;
     const all = isOptions ? OPTIONS_TEMPLATE_SET : TEMPLATE_SET;
-    if (id !== all) streams.withdraw(stream, id);
-    else
-      for (const template of stream.templates.values())
-        if (template.isOptions === isOptions) streams.withdraw(stream, template.id);
+    if (id === all) streams.withdrawAll(stream, isOptions);
+    else streams.withdraw(stream, id);
   }
 
   /** What has waited for a template; it may have as many values as if each set held a sample, as those of Open vSwitch do. */

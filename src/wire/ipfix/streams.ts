@@ -40,6 +40,8 @@ const TOTALS = ['octetTotalCount', 'packetTotalCount', 'layer2OctetTotalCount'];
 interface OwnStream extends Stream {
   readonly templates: Map<number, KnownTemplate>;
   fields: number;
+  /** How many of the templates are of options. */
+  options: number;
 }
 
 /**
@@ -75,6 +77,7 @@ export function createStreams(most: StreamsLimits, counts: IpfixCounts) {
     stream.fields -= old.fieldCount;
     fields -= old.fieldCount;
     templates--;
+    if (old.isOptions) stream.options--;
   }
 
   return {
@@ -88,7 +91,7 @@ export function createStreams(most: StreamsLimits, counts: IpfixCounts) {
         // Those without templates are no loss, and anybody can make many.
         if (streams.size >= most.streams) forgetOldest(false);
         const sequence = createSequence(counts, saved);
-        stream = { session: { address, port }, scope, templates: new Map(), sequence, fields: 0 };
+        stream = { session: { address, port }, scope, templates: new Map(), sequence, fields: 0, options: 0 };
       }
       // To the end of the map: its order is that of the last switch to a stream.
       streams.delete(key);
@@ -110,6 +113,7 @@ export function createStreams(most: StreamsLimits, counts: IpfixCounts) {
       stream.fields += fieldCount;
       fields += fieldCount;
       templates++;
+      if (defined.isOptions) stream.options++;
       counts.templates++;
       // This one is the last in the map, and alone within the limits.
       while (templates > ALL * most.templates || fields > ALL * most.fields) forgetOldest(true);
@@ -117,6 +121,13 @@ export function createStreams(most: StreamsLimits, counts: IpfixCounts) {
     },
     withdraw(stream: Stream, id: number): void {
       remove(stream as OwnStream, id);
+    },
+    withdrawAll(known: Stream, isOptions: boolean): void {
+      const stream = known as OwnStream;
+      // A message may say it 16,000 times.
+      if ((isOptions ? stream.options : stream.templates.size - stream.options) === 0) return;
+      for (const template of stream.templates.values())
+        if (template.isOptions === isOptions) remove(stream, template.id);
     },
     all: (): Iterable<Stream> => streams.values(),
     /** What is remembered now. */
