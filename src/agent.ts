@@ -132,13 +132,17 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
         },
       );
       const exporter = createExporter(
-        { listen: config.ipfixListen, activeTimeout: config.ipfixActiveTimeout / 1000 },
+        {
+          listen: config.ipfixListen,
+          activeTimeout: config.ipfixActiveTimeout / 1000,
+          stateFile: join(config.stateDir, 'ipfix.json'),
+        },
         {
           bridge,
           onSamples: recorder.add,
           onMalformed: (error, session) =>
             trouble.warn('ipfix', { error: error.message, session }, 'a datagram is no IPFIX message'),
-          onTemplatesMissing: () => log.info('IPFIX records wait for their templates'),
+          onBuffer: (error) => conditions.set('ipfix receive buffer', error),
           onTrouble: (error, what) => complain(what)(error),
         },
       );

@@ -1,0 +1,142 @@
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { labOfDocuments } from '../../src/lab/deployment.ts';
+import type { LabProcess } from '../../src/lab/lab.ts';
+import type { FlowRow } from '../../src/model/flow.ts';
+import { routerMac } from '../../src/model/router-mac.ts';
+import { formatMac } from '../../src/wire/address.ts';
+import { type AgentsLab, createAgentsLab } from '../support/agents-lab.ts';
+import { DATAPATH, onDatapath, PATIENCE } from '../support/datapath.ts';
+import { SHOP_HOSTS, SHOP_YAML } from '../support/shop.ts';
+
+/*
+ * What rows say against what interfaces counted: those of the guests, by `ip -s link`. Neighbours are known beforehand, so nothing but the traffic that is meant
+ * passes, and every packet and octet has to be in a row: 0 of difference.
+ */
+const CALLER = join(import.meta.dirname, '..', 'support', 'caller.ts');
+const ADDRESSES: Readonly<Record<string, string>> = {
+  'web-1': '10.10.1.11',
+  'app-1': '10.10.2.11',
+  'app-2': '10.10.2.12',
+  'db-1': '10.10.3.11',
+  'db-2': '10.10.3.12',
+};
+const SUMS = ['tx_packets', 'tx_octets', 'rx_packets', 'rx_octets'] as const;
+type Sums = Record<(typeof SUMS)[number], number>;
+
+let agents: AgentsLab;
+
+beforeAll(async () => {
+  agents = createAgentsLab(onDatapath(labOfDocuments(SHOP_YAML, `px-${process.pid}`, SHOP_HOSTS)));
+  await agents.up();
+  await agents.apply(SHOP_YAML);
+  for (const vm of agents.lab.vms) {
+    const lines = [`neigh replace ${vm.gateway} lladdr ${formatMac(routerMac('shop'))} dev eth0 nud permanent`];
+    for (const other of agents.lab.vms)
+      if (other !== vm)
+        lines.push(`neigh replace ${other.ip.split('/')[0]} lladdr ${other.mac} dev eth0 nud permanent`);
+    const { status, stderr } = await agents.lab.exec(vm.name, ['ip', '-batch', '-'], { input: lines.join('\n') });
+    expect([status, stderr]).toEqual([0, '']);
+  }
+}, 180_000 * PATIENCE);
+afterAll(() => agents?.down(), 60_000 * PATIENCE);
+
+async function guest(vm: string): Promise<Sums> {
+  const { txPackets, txBytes, rxPackets, rxBytes } = await agents.lab.guestCounters(vm);
+  return { tx_packets: txPackets, tx_octets: txBytes, rx_packets: rxPackets, rx_octets: rxBytes };
+}
+
+const rowsOf = (vm: string): readonly Partial<FlowRow>[] => agents.rows.filter((row) => row.vm === vm);
+function rowSums(vm: string): Sums {
+  const sums: Sums = { tx_packets: 0, tx_octets: 0, rx_packets: 0, rx_octets: 0 };
+  for (const row of rowsOf(vm)) for (const name of SUMS) sums[name] += Number(row[name]);
+  return sums;
+}
+const minus = (a: Sums, b: Sums): Sums =>
+  Object.fromEntries(SUMS.map((name) => [name, a[name] - b[name]])) as unknown as Sums;
+
+/** Lets traffic pass, then waits until rows and guests agree about these VMs; what is left of their difference after a while. */
+async function difference(vms: readonly string[], traffic: () => Promise<unknown>): Promise<Record<string, Sums>> {
+  const before = new Map<string, { guest: Sums; rows: Sums }>();
+  for (const vm of vms) before.set(vm, { guest: await guest(vm), rows: rowSums(vm) });
+  await traffic();
+  const left: Record<string, Sums> = {};
+  for (const end = Date.now() + 40_000 * PATIENCE; ; await sleep(500)) {
+    for (const vm of vms) {
+      const at = before.get(vm)!;
+      left[vm] = minus(minus(rowSums(vm), at.rows), minus(await guest(vm), at.guest));
+    }
+    const isEqual = Object.values(left).every((sums) => SUMS.every((name) => sums[name] === 0));
+    if (isEqual || Date.now() > end) return left;
+  }
+}
+const NONE: Sums = { tx_packets: 0, tx_octets: 0, rx_packets: 0, rx_octets: 0 };
+
+async function run(vm: string, ...argv: string[]): Promise<string> {
+  const { status, stdout, stderr } = await agents.lab.exec(vm, argv, { timeoutMs: 120_000 * PATIENCE });
+  expect([status, stderr], argv.join(' ')).toEqual([0, '']);
+  return stdout;
+}
+
+async function listening(vm: string, port: number, argv: readonly string[]): Promise<LabProcess> {
+  const process = agents.lab.spawn(vm, argv, { tied: true });
+  for (const end = Date.now() + 20_000 * PATIENCE; ; await sleep(100)) {
+    if ((await run(vm, 'ss', '-lntuH', 'sport', '=', `:${port}`)) !== '') return process;
+    if (Date.now() > end) throw new Error(`nobody listens on ${vm}:${port}`);
+  }
+}
+
+describe(`rows and interfaces agree (${DATAPATH})`, () => {
+  it('over a large TCP transfer between hosts, and back', async () => {
+    const server = await listening('db-1', 5432, ['iperf3', '-s', '-p', '5432']);
+    const left = await difference(['app-1', 'db-1'], async () => {
+      await run('app-1', 'iperf3', '-c', ADDRESSES['db-1']!, '-p', '5432', '-n', '20M');
+      await run('app-1', 'iperf3', '-c', ADDRESSES['db-1']!, '-p', '5432', '-n', '5M', '-R');
+    });
+    await server.stop('SIGKILL');
+    expect(left).toEqual({ 'app-1': NONE, 'db-1': NONE });
+    const rows = rowsOf('app-1').filter((row) => Number(row.peer_port) === 5432);
+    expect(new Set(rows.map((row) => row.side))).toEqual(new Set(['client']));
+    expect(new Set(rows.map((row) => row.counted_by))).toEqual(
+      new Set([DATAPATH === 'system' ? 'conntrack' : 'ipfix']),
+    );
+    expect(new Set(rowsOf('db-1').map((row) => row.side))).toEqual(new Set(['server']));
+  });
+
+  it('over many short connections, which are as many on both sides', async () => {
+    const count = DATAPATH === 'system' ? 500 : 2000;
+    const plan = JSON.stringify({ serve: [5432], replyBytes: 1000, calls: [] });
+    const guest = join(import.meta.dirname, '..', '..', 'src', 'lab', 'guest.ts');
+    const server = await listening('db-1', 5432, [process.execPath, guest, plan]);
+    const [ofClient, ofServer] = [rowsOf('app-1').length, rowsOf('db-1').length];
+    const left = await difference(['app-1', 'db-1'], async () => {
+      const order = { targets: [{ address: ADDRESSES['db-1'], port: 5432 }], count, parallel: 8, timeoutMs: 20_000 };
+      const done = JSON.parse(await run('app-1', process.execPath, CALLER, JSON.stringify(order))) as object;
+      expect(Object.values(done)).toEqual([count]);
+    });
+    await server.stop('SIGKILL');
+    expect(left).toEqual({ 'app-1': NONE, 'db-1': NONE });
+    const connections = (rows: readonly Partial<FlowRow>[]): number =>
+      new Set(rows.map((row) => `${row.connection} ${row.opened}`)).size;
+    expect(connections(rowsOf('app-1').slice(ofClient))).toBe(count);
+    expect(connections(rowsOf('db-1').slice(ofServer))).toBe(count);
+  });
+
+  it('over pings, answered and refused datagrams', async () => {
+    const left = await difference(['app-1', 'db-2', 'db-1'], async () => {
+      await run('app-1', 'ping', '-q', '-c', '20', '-i', '0.1', ADDRESSES['db-1']!);
+      await run('app-1', 'ping', '-q', '-c', '20', '-i', '0.1', '-s', '1400', ADDRESSES['db-2']!);
+    });
+    expect(left).toEqual({ 'app-1': NONE, 'db-1': NONE, 'db-2': NONE });
+  });
+
+  it('over connections that are reset', async () => {
+    const left = await difference(['app-1', 'db-1'], async () => {
+      // Nobody listens any more: each SYN is answered by a reset.
+      const order = { targets: [{ address: ADDRESSES['db-1'], port: 5432 }], count: 50, parallel: 4, timeoutMs: 5000 };
+      await run('app-1', process.execPath, CALLER, JSON.stringify(order));
+    });
+    expect(left).toEqual({ 'app-1': NONE, 'db-1': NONE });
+  });
+});
