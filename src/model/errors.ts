@@ -245,6 +245,16 @@ export const ERRORS = {
   },
 
   // --- Flow records
+  CONNTRACK_CHECKPOINT_FAILED: {
+    status: 500,
+    says: 'What flow rows have told of living connections could not be {done} on {host}: {why}.',
+    do: "Look at space and rights of the agent's state directory. Without it, an agent that starts counts connections from then on, and says how many it may have missed something of.",
+  },
+  CONNTRACK_LOOK_FAILED: {
+    status: 503,
+    says: "A look at the kernel's connection table on {host} was not whole: {why}.",
+    do: 'The next one makes up for it. If it stays, see whether `conntrack -L` (package conntrack) works for the same user, and that the agent has CAP_NET_ADMIN.',
+  },
   IPFIX_LISTEN_FAILED: {
     status: 503,
     says: 'The agent cannot take IPFIX at {where}: {why}.',

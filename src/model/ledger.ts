@@ -32,6 +32,8 @@ export interface LedgerReport {
   readonly spoolRows: number;
   /** IPFIX records of the switch that never came, since the agent's start. They were not rows yet. */
   readonly lostRecords: number;
+  /** What nobody could count, by reason, since the agent's start: no row was ever made of it, so it is in no line. */
+  readonly uncounted?: Readonly<Record<string, number>>;
 }
 
 /** One host's hour in one run, as the store has it. */

@@ -49,7 +49,7 @@ export function createLedger({ host, epoch }: LedgerConfig) {
       if (first !== undefined) widen(dropped.epoch, dropped.hour, first, next ?? first + dropped.rows);
     },
     /** All of the newest hours, and all drops. `at`: microseconds since the epoch. */
-    report(at: number, { spoolRows, lostRecords }: { spoolRows: number; lostRecords: number }): LedgerReport {
+    report(at: number, waits: Pick<LedgerReport, 'spoolRows' | 'lostRecords' | 'uncounted'>): LedgerReport {
       const oldest = hourOf(at) - HOURS_TOLD * 3600;
       for (const [key, range] of ranges) if (range.hour < oldest) ranges.delete(key);
       const lines: LedgerEntry[] = [...ranges.values()].map(({ epoch: of, hour, first, next }) => ({
@@ -61,7 +61,7 @@ export function createLedger({ host, epoch }: LedgerConfig) {
         first,
       }));
       for (const { rows, ...place } of drops.values()) lines.push({ ...place, value: rows, first: 0 });
-      return { kind: 'ledger', at, host, reporter: String(epoch), lines, spoolRows, lostRecords };
+      return { kind: 'ledger', at, host, reporter: String(epoch), lines, ...waits };
     },
   };
 }

@@ -59,6 +59,10 @@ export const METRICS = {
     help: 'Times that the clock of the host was set by more than a second, forward or back. Set back, times of rows stand still until it has caught up.',
     labels: { direction: ['forward', 'back'] },
   },
+  sonde_flow_folded_records_total: {
+    type: 'counter',
+    help: 'IPFIX records of connections beyond the limits of the join, in rows without addresses.',
+  },
   sonde_flow_packets_total: {
     type: 'counter',
     help: 'Packets of local vNICs that the switch counted, sent and delivered.',
@@ -105,6 +109,7 @@ export function registerProbeMetrics(registry: Registry, ipfix: IpfixSource, rec
     metrics.sonde_flow_rows_total.inc({ outcome: 'kept' }, step('kept', recorder.counts.rowsDelivered));
     metrics.sonde_flow_rows_total.inc({ outcome: 'failed' }, step('failed', recorder.counts.rowsFailed));
     metrics.sonde_flow_rows_unattributed_total.inc(step('unattributed', join.unattributed));
+    metrics.sonde_flow_folded_records_total.inc(step('folded', join.folded));
     metrics.sonde_flow_packets_total.inc(step('packets', join.packets));
     for (const direction of ['forward', 'back'] as const)
       metrics.sonde_clock_steps_total.inc(
