@@ -1,14 +1,15 @@
 import type { FlowRow } from '../../../model/flow.ts';
 import type { ConntrackRecord } from '../../../wire/netlink/conntrack-record.ts';
-import { blankRow, NO_ADDRESS } from '../../flows/blank-row.ts';
-import { connectionId } from '../../flows/connection-id.ts';
+import { blankRow } from '../../flows/blank-row.ts';
 import { createRowNames, type RowNamesDeps } from '../../flows/row-names.ts';
 import type { EmitRow } from '../../flows/row-source.ts';
 import { type Checkpoint, encodeCheckpoint } from './checkpoint.ts';
 import { describe, isOurs, ruleOf } from './describe.ts';
-import { endReasonOf, isClosed, STATUS } from './end-reason.ts';
-import { type Counters, copyCounters, createEntry, type Entry, EntryTable, RecentlyGone } from './entry-table.ts';
-import { createFoldedRows, type Movement } from './folded-rows.ts';
+import { endReasonOf, STATUS } from './end-reason.ts';
+import { createEntryRows, hasMoved, movementOf } from './entry-rows.ts';
+import { type Counters, copyCounters, createEntry, type Entry, EntryTable } from './entry-table.ts';
+import { createFoldedRows } from './folded-rows.ts';
+import { RecentlyGone } from './recently-gone.ts';
 
 export interface MeterConfig {
   readonly host: string;
@@ -35,8 +36,6 @@ const GRACE_US = 60_000_000;
 const MOST = 200_000;
 const MOST_OF_ONE = 50_000;
 const MOST_ENDED = 50_000;
-/** Octets from the IP header on, and with the Ethernet header, as guests' NICs count. */
-const ETHERNET_OCTETS = 14;
 const NOTHING: Counters = { originalPackets: 0, originalOctets: 0, replyPackets: 0, replyOctets: 0 };
 
 /**
@@ -54,7 +53,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   const gone = new RecentlyGone();
   const names = createRowNames(config.encapAddress, deps);
   const blank = (): FlowRow => ({ ...blankRow(config.host, config.epoch), counted_by: 'conntrack' });
-  const row = blank();
+  const rows = createEntryRows(blank(), names, deps);
   const folded = createFoldedRows(blank(), names);
   let moved: Entry[] = [];
   let ended: Entry[] = [];
@@ -225,52 +224,16 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   }
 
   /** Emits one row, where there is something to tell. */
-  function tell(entry: Entry, now: number, emit: EmitRow): number {
-    if (!hasMoved(entry)) return 0;
-    const movement = movementOf(entry);
-    fill(row, entry, now);
-    row.start = movement.start;
-    row.end = movement.end;
-    row.tx_packets = movement.txPackets;
-    row.tx_octets = movement.txOctets;
-    row.rx_packets = movement.rxPackets;
-    row.rx_octets = movement.rxOctets;
+  function tell(entry: Entry, now: number, emit: EmitRow): void {
+    if (!hasMoved(entry)) return;
+    const { row, isAttributed } = rows.make(entry, now);
+    if (!isAttributed) counts.unattributed++;
     copyCounters(entry.told, entry);
     entry.toldAt = entry.countedAt;
     counts.rows++;
-    counts.packets += movement.txPackets + movement.rxPackets;
+    counts.packets += (row.tx_packets as number) + (row.rx_packets as number);
     if (!entry.isEnded) hasToldAnew = true;
     emit(row);
-    return 1;
-  }
-
-  function fill(row: FlowRow, entry: Entry, now: number): void {
-    const { translation } = entry;
-    const ends = translation ?? entry;
-    const endpoint = names.identify(row, entry.zone, ends.peerAddress, entry.countedAt);
-    if (endpoint === undefined) counts.unattributed++;
-    if (entry.connection === 0n) {
-      const { ethertype, protocol } = entry;
-      const tuple = translation === undefined ? entry : { ...translation, ethertype, protocol };
-      entry.connection = connectionId(tuple, endpoint ? deps.directory().spaceOf(endpoint) : '');
-    }
-    row.time = now;
-    row.opened = entry.opened;
-    row.end_reason = entry.isEnded ? entry.endReason : isClosed(entry.protocol, entry.tcpState) ? 'end' : 'active';
-    row.ethertype = entry.ethertype;
-    row.protocol = entry.protocol;
-    row.local_address = entry.localAddress;
-    row.local_port = entry.localPort;
-    row.peer_address = entry.peerAddress;
-    row.peer_port = entry.peerPort;
-    row.icmp_type = entry.icmpType;
-    row.icmp_code = entry.icmpCode;
-    row.side = entry.side === 1 ? 'client' : entry.side === 2 ? 'server' : 'unknown';
-    row.service_address = translation?.serviceAddress ?? NO_ADDRESS;
-    row.service_port = translation?.servicePort ?? 0;
-    row.translated_address = translation?.translatedAddress ?? NO_ADDRESS;
-    row.connection = entry.connection;
-    names.allow(row, entry.rule);
   }
 
   return {
@@ -342,35 +305,6 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
 }
 
 export type ConnectionMeter = ReturnType<typeof createConnectionMeter>;
-
-function hasMoved(entry: Entry): boolean {
-  const { told } = entry;
-  return (
-    entry.originalPackets !== told.originalPackets ||
-    entry.replyPackets !== told.replyPackets ||
-    entry.originalOctets !== told.originalOctets ||
-    entry.replyOctets !== told.replyOctets
-  );
-}
-
-/** What no row has told of yet, as the vNIC sees it. */
-function movementOf(entry: Entry): Movement {
-  const { zone, told, side } = entry;
-  const originalPackets = entry.originalPackets - told.originalPackets;
-  const replyPackets = entry.replyPackets - told.replyPackets;
-  const original = entry.originalOctets - told.originalOctets + ETHERNET_OCTETS * originalPackets;
-  const reply = entry.replyOctets - told.replyOctets + ETHERNET_OCTETS * replyPackets;
-  const isServer = side === 2;
-  return {
-    zone,
-    start: Math.min(entry.toldAt, entry.countedAt),
-    end: entry.countedAt,
-    txPackets: isServer ? replyPackets : originalPackets,
-    txOctets: isServer ? reply : original,
-    rxPackets: isServer ? originalPackets : replyPackets,
-    rxOctets: isServer ? original : reply,
-  };
-}
 
 function isLess(record: Counters, told: Counters): boolean {
   return (
