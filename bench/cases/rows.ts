@@ -1,9 +1,6 @@
 import { domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
-import type { Endpoint } from '../../src/model/endpoint.ts';
 import { FLOW_COLUMNS } from '../../src/model/flow.ts';
 import { createJoin } from '../../src/probe/flows/join.ts';
-import type { RuleName } from '../../src/probe/flows/row-names.ts';
-import { createDirectory } from '../../src/probe/identity/directory.ts';
 import { createIdentityHistory } from '../../src/probe/identity/history.ts';
 import type { DataRecord } from '../../src/wire/ipfix/data-record.ts';
 import { createIpfixDecoder } from '../../src/wire/ipfix/decoder.ts';
@@ -11,20 +8,16 @@ import type { SampleRecord } from '../../src/wire/ipfix/sample-record.ts';
 import { createBlockWriter } from '../../src/wire/native/block-writer.ts';
 import type { BenchCase, Result } from '../bench-case.ts';
 import { TEMPLATE_MESSAGES, tcpDatagram } from '../ipfix-datagrams.ts';
+import { DIRECTORY, ENDPOINT_LIST, ENDPOINTS, HERE, LOCAL, RULE_NAMES, RULES } from '../rows-world.ts';
 import { result } from '../statistics.ts';
 
 const CONNECTIONS = 20_000;
 const WARM_UP_RUNS = 3;
 const RUNS = 9;
-/** Vnics on this host, and in all. */
-const LOCAL = 50;
-const ENDPOINTS = 1000;
-const RULES = 20;
 const BLOCK_ROWS = 2000;
 /** Datagrams that one turn of the loop reads. */
 const TURN = 64;
 const SESSION = { address: '127.0.0.1', port: 4739 };
-const HERE = 0xac1f0001;
 const NOW = 1_800_000_000_000_000;
 const HOLD_US = 1_000_000;
 const ROUTER_MAC = 0x0a_53_00_00_00_01;
@@ -147,43 +140,6 @@ function createPipeline() {
     },
   };
 }
-
-const ENDPOINT_LIST = Array.from({ length: ENDPOINTS }, (_, at): Endpoint => {
-  const id = at.toString(16).padStart(12, '0');
-  return {
-    ifaceId: `5d0c0de0-0000-4000-8000-${id}`,
-    name: `vm-${at}`,
-    network: `net-${at % 10}`,
-    vni: 4097 + (at % 10),
-    mac: 0x02_5d_00_00_00_00 + at,
-    addresses: [0x0a0a0000 + at],
-    host: `h${1 + Math.floor(at / LOCAL)}`,
-    encapAddress: HERE + Math.floor(at / LOCAL),
-    vmUuid: `5d0c0de0-0000-4000-9000-${id}`,
-    vm: `vm-${at}`,
-    project: `project-${at % 20}`,
-    application: `application-${at % 40}`,
-    labels: {},
-    identitySource: 'document',
-    confidence: 100,
-  };
-});
-
-const RULE_NAMES = Array.from(
-  { length: RULES },
-  (_, at): RuleName => ({ policy: 'databases', rule: `rule-${at}`, action: 'allow' }),
-);
-
-const DIRECTORY = createDirectory({
-  ports: ENDPOINT_LIST.slice(0, LOCAL).map(({ ifaceId, name }, at) => ({
-    ofport: at + 1,
-    zone: at + 1,
-    ifaceId,
-    name: `tap-${name}`,
-  })),
-  endpoints: ENDPOINT_LIST,
-  routerOf: () => 'shop',
-});
 
 /** Records of connections from local vNICs to others anywhere, in the order in which caches export: by age, so both directions stand apart. */
 function makeDatagrams(isNew: boolean): readonly Uint8Array[] {

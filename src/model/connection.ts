@@ -50,7 +50,7 @@ export interface Connection {
   readonly client_rx_packets: number | null;
   readonly server_tx_packets: number | null;
   readonly server_rx_packets: number | null;
-  /** Packets that the client sent and the server did not get; null while it is open or where one side is missing. */
+  /** Packets that the client sent and the server did not get, 0 or more; null while it is open, where one side is missing or was sampled, and where the kernel counts TCP's packets merged, unless both sides count the same or nothing arrived. */
   readonly lost_to_server: number | null;
   readonly lost_to_client: number | null;
   readonly one_sided: boolean;

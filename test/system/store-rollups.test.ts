@@ -247,6 +247,43 @@ describe('connections', () => {
       // The addresses of 1 in another network: another number.
       side(6, 'client', NOON, { vm: 'web2', peer_vm: 'db2', endpoint: 'e2', peer_endpoint: 'e3', tx_packets: 1 }),
     ];
+    const kernelSide = (id: number, which: 'client' | 'server', opened: number, cells: Partial<FlowRow>): FlowRow =>
+      side(id, which, opened, {
+        ...(which === 'client'
+          ? { vm: 'kernel-web', peer_vm: 'kernel-db' }
+          : { vm: 'kernel-db', peer_vm: 'kernel-web' }),
+        ...cells,
+      });
+    rows.push(
+      // Counted by the kernel: TCP's packets are merged differently on both hosts; UDP's first one was counted on one host only.
+      ...(['client', 'server'] as const).flatMap((which) => {
+        const kernel = { counted_by: 'conntrack' } as const;
+        const [tx, rx] = which === 'client' ? [9, 4] : [4, 50];
+        return [
+          kernelSide(7, which, NOON, { ...kernel, tx_packets: tx, rx_packets: rx }),
+          kernelSide(8, which, NOON, {
+            ...kernel,
+            tx_packets: which === 'client' ? 5 : 3,
+            rx_packets: which === 'client' ? 3 : 6,
+            protocol: 17,
+          }),
+        ];
+      }),
+      // Counted, and refused by the other side: the row of what was counted says allow.
+      kernelSide(9, 'client', NOON, { tx_packets: 5, rule: 'shop/out', counted_by: 'conntrack' }),
+      kernelSide(9, 'server', NOON, {
+        drop_packets: 5,
+        verdict: 'deny',
+        reason: 'POLICY_DENY',
+        rule: 'store/no',
+        counted_by: 'sample',
+      }),
+      // Sampled: what was lost cannot be told.
+      kernelSide(10, 'client', NOON, { tx_packets: 5, sampled_share: 0.5 }),
+      kernelSide(10, 'server', NOON, { rx_packets: 3, sampled_share: 1 }),
+      // Several connections in one row.
+      kernelSide(0, 'client', NOON, { tx_packets: 5, end_reason: 'folded' }),
+    );
     for (const [i, row] of rows.entries())
       await store.insertNative('flows', [flowFrame([row])], { token: `side ${i}`, compression: 'zstd' });
   });
@@ -276,6 +313,24 @@ describe('connections', () => {
         one_sided: false,
       },
     ]);
+  });
+
+  it('never say that less than nothing was lost, and nothing where it cannot be told', async () => {
+    const all = await found({ vm: 'kernel-web' });
+    const of = (id: string) =>
+      all
+        .filter(({ connection }) => connection.endsWith(id))
+        .map(({ lost_to_server, lost_to_client }) => [lost_to_server, lost_to_client]);
+    expect(of('7')).toEqual([[null, 0]]);
+    expect(of('8')).toEqual([[0, 0]]);
+    expect(of('9')).toEqual([[5, 0]]);
+    expect(of('a')).toEqual([[null, null]]);
+    expect(of('0')).toEqual([]);
+  });
+
+  it('name what denies them, not what let them begin', async () => {
+    const nine = (await found({ vm: 'kernel-web' })).filter(({ connection }) => connection.endsWith('9'));
+    expect(nine).toMatchObject([{ verdict: 'deny', reason: 'POLICY_DENY', rule: 'store/no', one_sided: false }]);
   });
 
   it('keep uses of the same addresses and ports apart', async () => {

@@ -21,6 +21,9 @@ const CANDIDATES = 4;
 /** Rows of agents that did not know when a connection opened have 0 there. */
 const OPENED = "if(kept.opened = toDateTime64(0, 6, 'UTC'), kept.start, kept.opened)";
 
+/** Rows of several connections have none. */
+const HAS_NUMBER = 'kept.connection != 0';
+
 /** IPv4 as people write it. */
 const text = (address: string): string => `replaceRegexpOne(toString(${address}), '^::ffff:', '')`;
 
@@ -32,6 +35,20 @@ const ofEnd = (end: 'client' | 'server', own: string, peer: string): string => {
 
 const counted = (end: 'client' | 'server', what: string): string =>
   `if(has_${end}, sumIf(${what}, part = '${end}'), NULL) AS ${end}_${what}`;
+
+/** What the worst verdict has to say: a connection that is denied after all names what denies it, not what let it begin. */
+const ofWorst = (of: 'kept' | 'paired', what: 'rule' | 'reason'): string =>
+  `argMax(${of}.${what}, (${of}.verdict, ${of}.${what} != '')) AS ${what}`;
+
+/**
+ * Packets that did not arrive. Connection tracking counts a segmented packet as one, and two hosts cut and merge TCP's differently (TSO, GRO): there it can be
+ * told only where both counts are the same, or nothing came at all. The kernel may count a packet less than there was while a connection begins, so
+ * that more seem to arrive than were sent: never less than none was lost.
+ */
+const lost = (from: 'client' | 'server', to: 'client' | 'server'): string => {
+  const [sent, got] = [`${from}_tx_packets`, `${to}_rx_packets`];
+  return `if(is_final AND NOT is_partial AND (NOT is_merged OR ${got} = 0 OR ${got} = ${sent}), greatest(toInt64(${sent}) - toInt64(${got}), 0), NULL) AS lost_to_${to}`;
+};
 
 /** Expressions of DateTime64: the span in which a side was opened, and the time from which it had to be alive. */
 interface Span {
@@ -74,7 +91,8 @@ sides AS (
     anyLast(kept.peer_vm) AS peer_vm, anyLast(kept.peer_endpoint) AS peer_endpoint, anyLast(kept.peer_host) AS peer_host,
     anyLast(kept.peer_application) AS peer_application, anyLast(kept.peer_project) AS peer_project,
     anyLast(kept.local_address) AS local_address, anyLast(kept.peer_address) AS peer_address, anyLast(kept.local_port) AS local_port, anyLast(kept.peer_port) AS peer_port,
-    anyLast(kept.protocol) AS protocol, max(kept.verdict) AS verdict, anyIf(kept.rule, kept.rule != '') AS rule, anyIf(kept.reason, kept.reason != '') AS reason,
+    anyLast(kept.protocol) AS protocol, max(kept.verdict) AS verdict, ${ofWorst('kept', 'rule')}, ${ofWorst('kept', 'reason')},
+    countIf(kept.counted_by = 'conntrack') > 0 AS merges, countIf(kept.sampled_share > 0 AND kept.sampled_share < 1 AND kept.tx_packets + kept.rx_packets > 0) > 0 AS is_sampled,
     max(kept.end) AS side_end, max(${['true', ...touching].join(' AND ')}) AS touches,
     sum(kept.tx_octets) AS tx_octets, sum(kept.rx_octets) AS rx_octets, sum(kept.tx_packets) AS tx_packets, sum(kept.rx_packets) AS rx_packets
   FROM ${qualified('flows')} AS kept WHERE ${rows.join(' AND ')}
@@ -91,11 +109,11 @@ SELECT lower(leftPad(hex(paired.connection), 16, '0')) AS connection, min(paired
     .join(', ')},
   ${text(ofEnd('client', 'local_address', 'peer_address'))} AS client_address, ${ofEnd('client', 'local_port', 'peer_port')} AS client_port,
   ${text(ofEnd('server', 'local_address', 'peer_address'))} AS server_address,
-  max(paired.verdict) AS verdict, anyIf(paired.rule, paired.rule != '') AS rule, anyIf(paired.reason, paired.reason != '') AS reason,
+  max(paired.verdict) AS verdict, ${ofWorst('paired', 'rule')}, ${ofWorst('paired', 'reason')},
   ${(['client', 'server'] as const).flatMap((end) => ['tx_octets', 'rx_octets', 'tx_packets', 'rx_packets'].map((what) => counted(end, what))).join(', ')},
   has_client AND has_server AND max(paired.side_end) < now64(6) - INTERVAL ${CLOSED_SECONDS} SECOND AS is_final,
-  if(is_final, toInt64(client_tx_packets) - toInt64(server_rx_packets), NULL) AS lost_to_server,
-  if(is_final, toInt64(server_tx_packets) - toInt64(client_rx_packets), NULL) AS lost_to_client,
+  countIf(paired.merges AND paired.protocol = 6) > 0 AS is_merged, countIf(paired.is_sampled) > 0 AS is_partial,
+  ${lost('client', 'server')}, ${lost('server', 'client')},
   (NOT (has_client AND has_server) AND any(paired.peer_endpoint) != '')::Bool AS one_sided,
   maxIf(paired.side_opened, touches) AS touched
 FROM paired
@@ -155,6 +173,7 @@ function candidatesQuery({ touching, parts, params }: Narrowing, candidates: num
   const { from, until, aliveAt } = SPAN;
   const selects = parts.map((part) => {
     const conditions = [
+      HAS_NUMBER,
       `kept.time >= greatest(${from}, ${aliveAt})`,
       `side_opened >= ${from}`,
       `side_opened < ${until}`,
@@ -239,6 +258,7 @@ export const CONNECTIONS_VIEW = {
   name: 'connections',
   select: connectionsSelect({
     rows: [
+      HAS_NUMBER,
       `kept.time >= {since:DateTime64(6, 'UTC')} - ${SKEW}`,
       `${OPENED} >= {since:DateTime64(6, 'UTC')} - ${SKEW}`,
       `${OPENED} < {until:DateTime64(6, 'UTC')} + ${SKEW}`,
