@@ -89,6 +89,7 @@ function pick(share: number): (typeof SERVICES)[number] {
 export function* flowRows(config: FlowDataConfig): Generator<readonly [row: FlowRow, host: number], never> {
   const { random, pair, hosts } = createWorld(config, config.seed);
   const row = blankRow('', config.from - 86_400_000_000);
+  row.counted_by = 'ipfix';
   const numbers = hosts.map(() => 0);
   /** Lasting connections by when they are due, a ring of ticks. */
   const due: Flow[][] = Array.from({ length: INTERVAL_TICKS }, () => []);

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { CT_MARK, FIRST_RULE } from '../../src/model/datapath.ts';
+import { CT_MARK, domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
+import { createJoin } from '../../src/probe/flows/join.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 import { decodeCheckpoint } from '../../src/probe/sources/conntrack/checkpoint.ts';
 import { createConnectionMeter, type MeterConfig } from '../../src/probe/sources/conntrack/connection-meter.ts';
@@ -57,6 +58,16 @@ const destroyed = (cells: Partial<ConntrackRecord> = {}): ConntrackRecord => ({
   stop: T0 + 60 * S,
   ...cells,
 });
+
+const tuple = {
+  zone: 5,
+  ethertype: 0x0800,
+  protocol: 6,
+  localAddress: opened.source,
+  peerAddress: opened.destination,
+  localPort: 40_000,
+  peerPort: 5432,
+};
 
 function setUp(config: Partial<MeterConfig> = {}, pressure = 0) {
   const meter = createConnectionMeter(
@@ -281,6 +292,50 @@ describe('the meter of connections', () => {
     ]);
     expect(meter.counts.folded).toBe(3);
     expect(flush(T0 + 61 * S)).toEqual([]);
+  });
+
+  it('tells who counts refused packets which connection they are of', () => {
+    const { meter, look } = setUp();
+    const [row] = look(T0 + S, opened);
+    expect(meter.find(tuple)).toMatchObject({ opened: T0, side: 1 });
+    const join = createJoin(
+      { host: 'h1', epoch: T0, encapAddress: 0, holdUs: 0, idleUs: S, countedBy: 'sample' },
+      { directory: () => directory, rule: () => undefined, find: meter.find },
+    );
+    const refused = (start: number, sourcePort: number): FlowRow[] => {
+      join.add(
+        {
+          domain: domainOf(OBSERVATIONS.ingressDrop, 5),
+          point: RULE,
+          start,
+          end: start,
+          endReason: 1,
+          sourceMac: 0,
+          destinationMac: 0,
+          ethertype: 0x0800,
+          protocol: 6,
+          source: opened.destination,
+          destination: opened.source,
+          sourcePort: 5432,
+          destinationPort: sourcePort,
+          icmpType: 0,
+          icmpCode: 0,
+          octets: 60,
+          packets: 1,
+        },
+        start,
+      );
+      const rows: FlowRow[] = [];
+      join.flush(start, (one) => rows.push({ ...one }), true);
+      return rows;
+    };
+    const { connection } = row!;
+    expect(refused(T0 + 5 * S, 40_000)).toMatchObject([
+      { connection, opened: T0, side: 'client', counted_by: 'sample', verdict: 'deny', drop_packets: 1 },
+    ]);
+    expect(refused(T0 + 5 * S, 40_001)).toMatchObject([{ opened: T0 + 5 * S, side: 'server' }]);
+    meter.end(destroyed(), T0 + 60 * S);
+    expect(meter.find(tuple)).toBeUndefined();
   });
 
   it('takes counters that somebody set to zero for what came since', () => {

@@ -82,31 +82,45 @@ export interface ConnectionKey {
 const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
 
+/** What names a connection between two addresses. */
+export type Tuple = Omit<ConnectionKey, 'peerMac'>;
+
 function fold(address: number | bigint): number {
   if (typeof address === 'number') return address | 0;
   return Number(BigInt.asIntN(32, address ^ (address >> 32n) ^ (address >> 64n) ^ (address >> 96n)));
 }
 
-/** 32 bits, signed, so that it stays a small integer in V8. Murmur3's finalizer over a multiplicative mix. */
-function hashOf(key: ConnectionKey): number {
+/** 32 bits, signed, so that it stays a small integer in V8: a multiplicative mix. */
+export function tupleHash(key: Tuple): number {
   let hash = Math.imul(key.zone ^ (key.protocol << 16) ^ (key.ethertype << 8), 0x9e3779b1);
   hash = Math.imul(hash ^ fold(key.localAddress), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 15) ^ fold(key.peerAddress), 0xc2b2ae35);
-  hash = Math.imul(hash ^ (hash >>> 13) ^ ((key.localPort << 16) | key.peerPort), 0x27d4eb2f);
+  return Math.imul(hash ^ (hash >>> 13) ^ ((key.localPort << 16) | key.peerPort), 0x27d4eb2f);
+}
+
+/** With Murmur3's finalizer. */
+function hashOf(key: ConnectionKey): number {
+  let hash = tupleHash(key);
   if (key.ethertype !== ETHERTYPE_IPV4 && key.ethertype !== ETHERTYPE_IPV6)
     hash = Math.imul(hash ^ (key.peerMac | 0), 0x165667b1);
   return hash ^ (hash >>> 16);
 }
 
+export function isSameTuple(one: Tuple, other: Tuple): boolean {
+  return (
+    one.zone === other.zone &&
+    one.localPort === other.localPort &&
+    one.peerPort === other.peerPort &&
+    one.protocol === other.protocol &&
+    one.peerAddress === other.peerAddress &&
+    one.localAddress === other.localAddress &&
+    one.ethertype === other.ethertype
+  );
+}
+
 function isSame(connection: Connection, key: ConnectionKey): boolean {
   return (
-    connection.zone === key.zone &&
-    connection.localPort === key.localPort &&
-    connection.peerPort === key.peerPort &&
-    connection.protocol === key.protocol &&
-    connection.peerAddress === key.peerAddress &&
-    connection.localAddress === key.localAddress &&
-    connection.ethertype === key.ethertype &&
+    isSameTuple(connection, key) &&
     (key.ethertype === ETHERTYPE_IPV4 || key.ethertype === ETHERTYPE_IPV6 || connection.peerMac === key.peerMac)
   );
 }

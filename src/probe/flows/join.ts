@@ -2,7 +2,7 @@ import { kindOf, OBSERVATIONS, zoneOf } from '../../model/datapath.ts';
 import type { FlowRow } from '../../model/flow.ts';
 import { blankRow, NO_ADDRESS } from './blank-row.ts';
 import { connectionId } from './connection-id.ts';
-import { type Connection, type ConnectionKey, ConnectionTable, type Refusal } from './connection-table.ts';
+import { type Connection, type ConnectionKey, ConnectionTable, type Refusal, type Tuple } from './connection-table.ts';
 import { createRowNames, type RowNamesDeps, SEVERAL } from './row-names.ts';
 import type { EmitRow } from './row-source.ts';
 import { addToSegment, handOver, hasCounted, isPredecessors, isSuccessor } from './succession.ts';
@@ -48,7 +48,12 @@ export interface JoinConfig {
   readonly countedBy?: 'ipfix' | 'sample';
 }
 
+/** What somebody else who counts the same connection knows of it. */
+export type KnownConnection = Pick<Connection, 'opened' | 'side'>;
+
 export interface JoinDeps extends RowNamesDeps {
+  /** Who counts the connections, where the records are of refused packets only: the rows of both then say the same of a connection. */
+  readonly find?: (tuple: Tuple) => KnownConnection | undefined;
   /** Share of packets that the switch samples now; default 1. */
   readonly share?: () => number;
 }
@@ -288,6 +293,12 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     const { isFolded } = connection;
     const until = hasCounted(connection) ? connection.end : (connection.refusals?.end ?? now);
     const endpoint = names.identify(row, connection.zone, isFolded ? NO_ADDRESS : connection.peerAddress, until);
+    const known = isFolded ? undefined : deps.find?.(connection);
+    // A later one on the same ports has not sent what was refused before it opened.
+    if (known !== undefined && known.opened <= until) {
+      connection.opened = known.opened;
+      if (known.side !== 0) connection.side = known.side;
+    }
     if (connection.side === 0 && !isFolded) connection.side = guessSide(connection);
     if (connection.id === 0n && !isFolded)
       connection.id = connectionId(connection, endpoint ? deps.directory().spaceOf(endpoint) : '');

@@ -1,6 +1,8 @@
 import type { FlowRow } from '../../../model/flow.ts';
 import type { ConntrackRecord } from '../../../wire/netlink/conntrack-record.ts';
 import { blankRow } from '../../flows/blank-row.ts';
+import type { Tuple } from '../../flows/connection-table.ts';
+import type { KnownConnection } from '../../flows/join.ts';
 import { createRowNames, type RowNamesDeps } from '../../flows/row-names.ts';
 import type { EmitRow } from '../../flows/row-source.ts';
 import { type Checkpoint, encodeCheckpoint } from './checkpoint.ts';
@@ -10,6 +12,7 @@ import { createEntryRows, hasMoved, movementOf } from './entry-rows.ts';
 import { type Counters, copyCounters, createEntry, type Entry, EntryTable } from './entry-table.ts';
 import { createFoldedRows } from './folded-rows.ts';
 import { RecentlyGone } from './recently-gone.ts';
+import { TupleIndex } from './tuple-index.ts';
 
 export interface MeterConfig {
   readonly host: string;
@@ -50,6 +53,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   const { graceUs = GRACE_US, most = MOST, mostOfOne = MOST_OF_ONE, mostEnded = MOST_ENDED } = config;
   const { pressure = () => 0 } = deps;
   const table = new EntryTable({ most, mostOfOne });
+  const tuples = new TupleIndex();
   const gone = new RecentlyGone();
   const names = createRowNames(config.encapAddress, deps);
   const blank = (): FlowRow => ({ ...blankRow(config.host, config.epoch), counted_by: 'conntrack' });
@@ -108,6 +112,11 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   const isBefore = ({ start }: ConntrackRecord): boolean =>
     !isRestored && (start === 0 ? !hasLooked : start < config.epoch);
 
+  function forget(entry: Entry): void {
+    table.remove(entry);
+    tuples.remove(entry);
+  }
+
   /** Takes in what a record says of an entry. */
   function read(entry: Entry, record: ConntrackRecord): void {
     if (!entry.isDescribed) describe(entry, record, deps.directory().endpointAt(record.zone));
@@ -148,6 +157,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
     entry.look = look;
     entry.missedAt = 0;
     read(entry, record);
+    if (!entry.isIndexed) tuples.add(entry);
     entry.deadline = now + record.timeout * 1e6;
     if (hasMoved(entry)) {
       entry.countedAt = now;
@@ -183,14 +193,12 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
         return;
       }
       entry = begin(record, now);
-    } else {
-      table.remove(entry);
-      gone.add(zone, id, start);
-    }
+    } else gone.add(zone, id, start);
     const before = { packets: entry.originalPackets + entry.replyPackets, at: entry.look === 0 ? 0 : entry.countedAt };
     read(entry, record);
     const stop = record.stop === 0 ? now : record.stop;
     const isSilent = entry.deadline > 0 && entry.originalPackets + entry.replyPackets === before.packets;
+    forget(entry);
     entry.isEnded = true;
     entry.countedAt = stop;
     if (!hasMoved(entry)) return;
@@ -216,7 +224,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
       if (entry.look === look) continue;
       if (entry.missedAt === 0) entry.missedAt = now;
       if (now - entry.missedAt < graceUs) continue;
-      table.remove(entry);
+      forget(entry);
       gone.add(entry.zone, entry.id, entry.start);
       counts.lost[entry.look === 0 ? 'ended_away' : 'evicted_unread']++;
       hasToldAnew = true;
@@ -293,6 +301,8 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
       moved = at === moved.length ? [] : moved.slice(at);
       return counts.rows - before;
     },
+    /** The living connection of those addresses and ports. */
+    find: (tuple: Tuple): KnownConnection | undefined => tuples.find(tuple),
     /** What is told of living entries; undefined while there is nothing new in it. */
     checkpoint(now: number, always = false): Uint8Array | undefined {
       // Of what was there before, part is not known yet: the next run would take it for new.

@@ -137,6 +137,8 @@ export function createConntrackSource(config: ConntrackSourceConfig, deps: Connt
     get connections(): number {
       return meter.connections;
     },
+    /** For the join, where that counts refused packets only. */
+    find: meter.find,
     /** An event. Only ends tell anything: new connections have no counters yet, and the next look finds them. */
     take(record: ConntrackRecord): void {
       if (record.kind === 'destroy') meter.end(record, deps.now());

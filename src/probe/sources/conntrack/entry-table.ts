@@ -29,6 +29,9 @@ export interface Translation {
 export interface Entry extends Counters {
   /** Next entry with the same zone and id. */
   next: Entry | undefined;
+  /** Next entry in the same bucket of the TupleIndex. */
+  nextAlike: Entry | undefined;
+  isIndexed: boolean;
   readonly zone: number;
   readonly id: number;
   /** When the kernel made it; 0 where it keeps no times. Zone, id and start name an entry: the kernel gives an id again. */
@@ -77,6 +80,8 @@ export interface Entry extends Counters {
 export function createEntry(zone: number, id: number, start: number): Entry {
   return {
     next: undefined,
+    nextAlike: undefined,
+    isIndexed: false,
     zone,
     id,
     start,
