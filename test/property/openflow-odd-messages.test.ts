@@ -119,6 +119,9 @@ describe('odd messages, with Open vSwitch as judge', () => {
       encodeMessage(1, { type: 'bundle_add', bundle: 1, flags: 3, message: inner }),
       'ffff000c000023200000000100000000',
     );
+    const odd = longer(encodeMessage(1, { type: 'bundle_control', bundle: 1, command: 'open', flags: 3 }), 'deadbeef');
+    expect(decodeMessage(odd)).toMatchObject({ code: 'length' });
+    expect(printed(odd)).toContain('BAD_LEN');
     for (const bytes of [control, add]) {
       expect(printed(bytes)).not.toContain('decode error');
       expect(hex(encodeMessage(1, decode(bytes)))).toBe(hex(bytes));

@@ -2,7 +2,21 @@ import { actionList } from './actions.ts';
 import type { Action } from './flow.ts';
 import { flowMod, flowRemoved } from './flow-messages.ts';
 import { groupMod } from './group.ts';
-import { inline, type Layout, named, optional, optionalRest, pad, rest, struct, u8, u16, u32, u64 } from './layout.ts';
+import {
+  inline,
+  type Layout,
+  named,
+  type OptionalLayout,
+  optional,
+  optionalRest,
+  pad,
+  rest,
+  struct,
+  u8,
+  u16,
+  u32,
+  u64,
+} from './layout.ts';
 import { match } from './match.ts';
 import { meterMod } from './meter.ts';
 import { multipartReply, multipartRequest } from './multipart.ts';
@@ -79,6 +93,14 @@ const packetOutTail: Layout<{
   },
 };
 
+const bundleProperties: OptionalLayout<Uint8Array> = {
+  ...optionalRest,
+  decode(reader) {
+    if (reader.left % 8 !== 0) reader.fail('length', `properties of ${reader.left} octets`);
+    return optionalRest.decode(reader);
+  },
+};
+
 /** Everything but messages of experimenters and messages inside messages, by type. OpenFlow 1.5.1 section 7.1.1 (ofp_type). */
 export const MESSAGES = {
   hello: { number: 0, body: struct({ versions }) },
@@ -148,7 +170,7 @@ export const MESSAGES = {
       /** OFPBF_*: 1 atomic, 2 ordered. */
       flags: u16,
       /** Of experimenters; as they came. */
-      properties: optionalRest,
+      properties: bundleProperties,
     }),
   },
 } as const satisfies Record<string, { number: number; body: Layout<unknown> }>;
