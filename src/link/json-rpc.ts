@@ -3,6 +3,7 @@ import { SondeError } from '../model/errors.ts';
 import { createJsonFramer, type Json } from '../wire/ovsdb/json-framer.ts';
 import { decodeRpc, encodeRpc, type RpcMessage } from '../wire/ovsdb/json-rpc.ts';
 import { WireError } from '../wire/wire-error.ts';
+import { watchSilence } from './silence.ts';
 
 interface RpcResponse {
   readonly result: Json;
@@ -49,13 +50,11 @@ export function createRpcConnection(
   const unreachable = (why: string): SondeError => new SondeError('OVS_UNREACHABLE', { where: config.where, why });
   let nextId = 0;
   let ended: SondeError | undefined;
-  let heard = true;
-  let asked = false;
 
   const end = (reason: SondeError): void => {
     if (ended !== undefined) return;
     ended = reason;
-    clearInterval(probe);
+    silence.stop();
     stream.destroy();
     for (const one of pending.values()) {
       clearTimeout(one.timer);
@@ -85,20 +84,13 @@ export function createRpcConnection(
     }
   };
 
-  // Each period: silent throughout -> ask; asked and still silent -> dead.
-  const probe = setInterval(
-    () => {
-      if (!heard && asked) return end(unreachable(`it was silent for ${(2 * config.probeMs) / 1000} s`));
-      asked = !heard;
-      if (asked) send({ kind: 'request', id: 'echo', method: 'echo', params: [] });
-      heard = false;
-    },
-    config.probeMs || 2 ** 31 - 1,
-  );
-  probe.unref();
+  const silence = watchSilence(config.probeMs, {
+    ask: () => send({ kind: 'request', id: 'echo', method: 'echo', params: [] }),
+    dead: (ms) => end(unreachable(`it was silent for ${ms / 1000} s`)),
+  });
 
   stream.on('data', (chunk: Uint8Array) => {
-    heard = true;
+    silence.heard();
     for (const object of framer.push(chunk)) {
       const message = object instanceof WireError ? object : decodeRpc(object);
       if (message instanceof WireError) {

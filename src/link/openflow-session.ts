@@ -15,6 +15,7 @@ import { MESSAGES } from '../wire/openflow/messages.ts';
 import { OctetWriter } from '../wire/openflow/octet-writer.ts';
 import { type Decoded, WireError } from '../wire/wire-error.ts';
 import { describeMessage } from './openflow-describe.ts';
+import { watchSilence } from './silence.ts';
 import { createTurns } from './turns.ts';
 
 export interface OpenFlowSessionConfig {
@@ -98,14 +99,12 @@ export function createOpenFlowSession(
   const unreachable = (why: string): SondeError => new SondeError('OVS_UNREACHABLE', { where, why });
   let nextXid = 1;
   let ended: SondeError | undefined;
-  let isHeard = true;
-  let isAsked = false;
   let greeted: ((error?: SondeError) => void) | undefined;
 
   const end = (reason: SondeError): void => {
     if (ended !== undefined) return;
     ended = reason;
-    clearInterval(probe);
+    silence.stop();
     turns.stop();
     stream.destroy();
     for (const one of pending.values()) {
@@ -234,20 +233,13 @@ export function createOpenFlowSession(
     },
   });
 
-  // Each period: silent throughout -> ask; asked and still silent -> dead.
-  const probe = setInterval(() => {
-    if (!isHeard && isAsked) {
-      end(unreachable(`it was silent for ${(2 * probeMs) / 1000} s`));
-      return;
-    }
-    isAsked = !isHeard;
-    isHeard = false;
-    if (isAsked) stream.write(encodeMessage(0, { type: 'echo_request', data: new Uint8Array() }));
-  }, probeMs);
-  probe.unref();
+  const silence = watchSilence(probeMs, {
+    ask: () => stream.write(encodeMessage(0, { type: 'echo_request', data: new Uint8Array() })),
+    dead: (ms) => end(unreachable(`it was silent for ${ms / 1000} s`)),
+  });
 
   stream.on('data', (piece: Uint8Array) => {
-    isHeard = true;
+    silence.heard();
     turns.push(framer.push(piece));
   });
   stream.on('error', (cause) => end(unreachable(cause.message)));

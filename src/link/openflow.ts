@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { access, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { type BackoffLimits, backoffMs } from '../model/backoff.ts';
+import type { BackoffLimits } from '../model/backoff.ts';
 import { SondeError } from '../model/errors.ts';
 import { decodeFlowCounters, type FlowCounters } from '../wire/openflow/flow-counters.ts';
 import type { FlowMod, GroupMod, Message, MessageOf, MeterMod, PacketOut } from '../wire/openflow/message.ts';
@@ -12,6 +12,7 @@ import type { TlvMap } from '../wire/openflow/nicira.ts';
 import { splitRegisters } from '../wire/openflow/registers.ts';
 import { type Decoded, WireError } from '../wire/wire-error.ts';
 import { createOpenFlowSession, type OpenFlowSession } from './openflow-session.ts';
+import { createReconnecting } from './reconnecting.ts';
 import { connectUnix } from './unix-socket.ts';
 
 interface OpenFlowEvents {
@@ -118,18 +119,12 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
   const { connect = connectUnix, random = Math.random } = deps;
   const where = join(runDir, `${bridge}.mgmt`);
   const events = new EventEmitter<OpenFlowEvents>();
-  const counters = { connects: 0, disconnects: 0, failures: 0, refusals: 0 };
-  let session: OpenFlowSession | undefined;
   let datapathId: bigint | undefined;
-  let isUp = false;
-  let isRunning = false;
-  let failures = 0;
-  let retry: NodeJS.Timeout | undefined;
   let nextBundle = 1;
   let lastBundle: Promise<unknown> = Promise.resolve();
 
   const live = (): OpenFlowSession => {
-    if (session !== undefined && isUp) return session;
+    if (reconnecting.link !== undefined && reconnecting.isUp) return reconnecting.link;
     throw new SondeError('OVS_UNREACHABLE', { where, why: 'there is no connection at the moment' });
   };
 
@@ -160,6 +155,11 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
     else if (message.type === 'flow_removed') events.emit('flow-removed', message);
   };
 
+  const stray = (error: SondeError): void => {
+    counters.refusals++;
+    events.emit('trouble', error);
+  };
+
   const mapOptions = async (one: OpenFlowSession): Promise<void> => {
     if (tlvMaps.length === 0) return;
     const { maps } = await one.call({ type: 'tlv_table_request' }, 'tlv_table_reply');
@@ -179,55 +179,27 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
     await mapOptions(one);
   };
 
-  const lost = (reason: SondeError): void => {
-    session = undefined;
-    if (isUp) {
-      isUp = false;
-      counters.disconnects++;
-      events.emit('down', reason);
-    } else if (isRunning) events.emit('trouble', reason);
-    if (!isRunning) return;
-    failures++;
-    counters.failures++;
-    retry = setTimeout(() => void open(), backoffMs(backoff, failures, random()));
-  };
-
-  const open = async (): Promise<void> => {
-    let stream: Duplex;
-    try {
-      stream = await connect(where);
-    } catch (error) {
-      return lost(await nameMissingBridge(asSondeError(error, where), runDir, bridge));
-    }
-    if (!isRunning || session !== undefined) {
-      stream.destroy();
-      return;
-    }
-    const one = createOpenFlowSession(
-      stream,
-      { where, bridge, probeMs, timeoutMs },
-      {
-        event: takeEvent,
-        stray(error) {
-          counters.refusals++;
-          events.emit('trouble', error);
-        },
-        closed: lost,
+  const reconnecting = createReconnecting<Duplex, OpenFlowSession>(
+    { where, backoff, connectMs: timeoutMs, readyMs: 2 * timeoutMs },
+    {
+      random,
+      async connect() {
+        try {
+          return await connect(where);
+        } catch (error) {
+          throw await nameMissingBridge(error, runDir, bridge);
+        }
       },
-    );
-    session = one;
-    try {
-      await setUp(one);
-    } catch (error) {
-      one.close(asSondeError(error, where));
-      return;
-    }
-    if (session !== one) return;
-    failures = 0;
-    counters.connects++;
-    isUp = true;
-    events.emit('up');
-  };
+      discard: (stream) => stream.destroy(),
+      converse: (stream, closed) =>
+        createOpenFlowSession(stream, { where, bridge, probeMs, timeoutMs }, { event: takeEvent, stray, closed }),
+      setUp,
+      up: () => events.emit('up'),
+      down: (reason) => events.emit('down', reason),
+      trouble: (error) => events.emit('trouble', error),
+    },
+  );
+  const counters = Object.assign(reconnecting.counters, { refusals: 0 });
 
   const bundle = async (mods: readonly (FlowMod | GroupMod | PacketOut)[]): Promise<void> => {
     if (mods.length === 0) return;
@@ -256,21 +228,13 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
     events,
     counters,
     get up() {
-      return isUp;
+      return reconnecting.isUp;
     },
     get datapathId() {
       return datapathId;
     },
-    start() {
-      if (isRunning) return;
-      isRunning = true;
-      void open();
-    },
-    stop() {
-      isRunning = false;
-      clearTimeout(retry);
-      session?.close();
-    },
+    start: reconnecting.start,
+    stop: reconnecting.stop,
     barrier: async () => confirm(live(), []),
     bundle(mods) {
       const work = lastBundle.then(() => counted(bundle(mods)));
@@ -339,8 +303,8 @@ function describeOption({ optionClass, optionType, optionLength }: TlvMap): stri
 }
 
 /** No socket, but a running switch: then it is the bridge that is missing. */
-async function nameMissingBridge(error: SondeError, runDir: string, bridge: string): Promise<SondeError> {
-  if ((error.cause as NodeJS.ErrnoException | undefined)?.code !== 'ENOENT') return error;
+async function nameMissingBridge(error: unknown, runDir: string, bridge: string): Promise<unknown> {
+  if (((error as Error).cause as NodeJS.ErrnoException | undefined)?.code !== 'ENOENT') return error;
   const isSwitchThere = await access(join(runDir, 'ovs-vswitchd.pid')).then(
     () => true,
     () => false,
@@ -349,9 +313,4 @@ async function nameMissingBridge(error: SondeError, runDir: string, bridge: stri
   const files = await readdir(runDir).catch(() => []);
   const bridges = files.filter((file) => file.endsWith('.mgmt')).map((file) => file.slice(0, -'.mgmt'.length));
   return new SondeError('OVS_BRIDGE_MISSING', { where: runDir, bridge, bridges: bridges.join(', ') || 'none' });
-}
-
-function asSondeError(error: unknown, where: string): SondeError {
-  if (error instanceof SondeError) return error;
-  return new SondeError('OVS_UNREACHABLE', { where, why: (error as Error).message }, { cause: error });
 }

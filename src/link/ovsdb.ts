@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { type BackoffLimits, backoffMs } from '../model/backoff.ts';
+import type { BackoffLimits } from '../model/backoff.ts';
 import { SondeError } from '../model/errors.ts';
 import type { Json } from '../wire/ovsdb/json-framer.ts';
 import { isArray } from '../wire/ovsdb/json-rpc.ts';
@@ -9,6 +9,7 @@ import { decodeTransaction, encodeOperation, type Operation, type OperationResul
 import { type AnyChange, applyChanges, diffRows, emptyRows, type Rows, readUpdates } from '../wire/ovsdb/view.ts';
 import { WireError } from '../wire/wire-error.ts';
 import { createRpcConnection, type RpcConnection } from './json-rpc.ts';
+import { createReconnecting } from './reconnecting.ts';
 import { connectUnix } from './unix-socket.ts';
 
 type SelectedColumn<S extends Selection, T extends TableName> = S[T] extends readonly (infer C)[]
@@ -92,14 +93,8 @@ export function createOvsdbClient<const S extends Selection>(
   const { backoff = { leastMs: 100, mostMs: 8_000 } } = config;
   const { connect = connectUnix, random = Math.random } = deps;
   const events = new EventEmitter<OvsdbEvents<S>>();
-  const counters = { connects: 0, disconnects: 0, failures: 0 };
   let rows: Rows = emptyRows(tables);
   let lastTransaction = NO_TRANSACTION;
-  let connection: RpcConnection | undefined;
-  let up = false;
-  let running = false;
-  let failures = 0;
-  let retry: NodeJS.Timeout | undefined;
 
   // EventEmitter's type does not see that S is fixed here.
   const emit = events.emit.bind(events) as <E extends keyof OvsdbEvents<S>>(
@@ -123,6 +118,8 @@ export function createOvsdbClient<const S extends Selection>(
   };
 
   const takeUpdate = (rpc: RpcConnection, params: readonly Json[]): void => {
+    // What came behind an update that is not understood would make the view seem whole.
+    if (reconnecting.link !== rpc) return;
     const [monitor, transaction, updates = null] = params;
     if (monitor !== MONITOR || typeof transaction !== 'string') {
       rpc.close(distrust('an update3 without monitor or transaction'));
@@ -146,73 +143,53 @@ export function createOvsdbClient<const S extends Selection>(
     apply(found === true ? changes : diffRows(tables, rows, applyChanges(base, changes)), transaction);
   };
 
-  const lost = (reason: SondeError): void => {
-    connection = undefined;
-    if (up) {
-      up = false;
-      counters.disconnects++;
-      emit('down', reason);
-    } else if (running) emit('trouble', reason);
-    if (!running) return;
-    failures++;
-    counters.failures++;
-    retry = setTimeout(() => void open(), backoffMs(backoff, failures, random()));
-  };
+  /** Updates of the connection at hand that came with the same bytes as the snapshot that they build on, before `setUp` went on. */
+  let early: (readonly Json[])[] | undefined;
 
-  const open = async (): Promise<void> => {
-    let stream: Duplex;
-    try {
-      stream = await connect(socket);
-    } catch (error) {
-      return lost(asSondeError(error, socket));
-    }
-    if (!running || connection !== undefined) {
-      stream.destroy();
-      return;
-    }
-    // Updates may come with the same bytes as the snapshot that they build on, before this function goes on.
-    let early: (readonly Json[])[] | undefined = [];
+  const converse = (stream: Duplex, closed: (reason: SondeError) => void): RpcConnection => {
+    early = [];
     const notification = (method: string, params: readonly Json[]): void => {
       if (method !== 'update3') return;
       if (early === undefined) takeUpdate(rpc, params);
       else early.push(params);
     };
-    const rpc = createRpcConnection(stream, { where: socket, probeMs }, { notification, closed: lost });
-    connection = rpc;
-    try {
-      await monitor(rpc);
-    } catch (error) {
-      rpc.close(asSondeError(error, socket));
-      return;
-    }
-    for (const params of early) takeUpdate(rpc, params);
-    early = undefined;
-    if (connection !== rpc) return;
-    failures = 0;
-    counters.connects++;
-    up = true;
-    emit('up');
+    const rpc = createRpcConnection(stream, { where: socket, probeMs }, { notification, closed });
+    return rpc;
   };
+
+  const setUp = async (rpc: RpcConnection): Promise<void> => {
+    await monitor(rpc);
+    const waiting = early ?? [];
+    early = undefined;
+    for (const params of waiting) takeUpdate(rpc, params);
+  };
+
+  const reconnecting = createReconnecting<Duplex, RpcConnection>(
+    { where: socket, backoff, connectMs: timeoutMs, readyMs: 2 * timeoutMs },
+    {
+      random,
+      connect: () => connect(socket),
+      discard: (stream) => stream.destroy(),
+      converse,
+      setUp,
+      up: () => emit('up'),
+      down: (reason) => emit('down', reason),
+      trouble: (error) => emit('trouble', error),
+    },
+  );
 
   return {
     events,
-    counters,
+    counters: reconnecting.counters,
     get up() {
-      return up;
+      return reconnecting.isUp;
     },
-    start() {
-      if (running) return;
-      running = true;
-      void open();
-    },
-    stop() {
-      running = false;
-      clearTimeout(retry);
-      connection?.close();
-    },
+    start: reconnecting.start,
+    stop: reconnecting.stop,
     rows: <T extends keyof S & TableName>(table: T) =>
       (rows.get(table) ?? new Map()) as ReadonlyMap<string, unknown> as ReadonlyMap<string, SelectedRow<S, T>>,
     async transact(operations) {
+      const { link: connection } = reconnecting;
       if (connection === undefined) {
         throw new SondeError('OVS_UNREACHABLE', { where: socket, why: 'there is no connection at the moment' });
       }
@@ -227,9 +204,4 @@ export function createOvsdbClient<const S extends Selection>(
       throw new SondeError('OVSDB_REFUSED', { where: socket, what, why: outcome.failed });
     },
   };
-}
-
-function asSondeError(error: unknown, where: string): SondeError {
-  if (error instanceof SondeError) return error;
-  return new SondeError('OVS_UNREACHABLE', { where, why: (error as Error).message }, { cause: error });
 }

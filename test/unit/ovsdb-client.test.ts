@@ -169,6 +169,24 @@ describe('OVSDB client against a scripted server', () => {
     expect((monitor.params as unknown[])[3]).toBe('00000000-0000-0000-0000-000000000000');
   });
 
+  it('starts from a whole snapshot also when what it missed came in one piece with more', async () => {
+    const server = scripted();
+    client = server.client;
+    client.start();
+    const peer = await server.accept();
+    const monitor = await request(peer);
+    const trouble = heard(client, 'trouble');
+    const initial = answer(monitor, [false, T1, { Port: { [P1]: { initial: { name: 'p1' } } } }]);
+    const T2 = 'aaaaaaaa-0000-4000-8000-000000000002';
+    const lost = update(T1, { Port: { [P2]: { modify: { tag: 1 } } } });
+    send(peer, initial, lost, update(T2, { Port: { [P1]: { modify: { tag: 5 } } } }));
+    expect(await trouble).toMatchObject({ code: 'OVS_ANSWER_INVALID' });
+    const again = await request(await server.accept());
+    expect((again.params as unknown[])[3]).toBe('00000000-0000-0000-0000-000000000000');
+    expect(client.rows('Port').get(P1)).toMatchObject({ tag: undefined });
+    expect(client.up).toBe(false);
+  });
+
   it.each(['nonsense', '{"id":0}{]', '{"method":"update3","params":["sonde"],"id":null}'])(
     'survives %s',
     async (text) => {
