@@ -5,7 +5,15 @@ import type { Duplex } from 'node:stream';
 import type { BackoffLimits } from '../model/backoff.ts';
 import { SondeError } from '../model/errors.ts';
 import { decodeFlowCounters, type FlowCounters } from '../wire/openflow/flow-counters.ts';
-import type { FlowMod, GroupMod, Message, MessageOf, MeterMod, PacketOut } from '../wire/openflow/message.ts';
+import {
+  decodeMessage,
+  type FlowMod,
+  type GroupMod,
+  type Message,
+  type MessageOf,
+  type MeterMod,
+  type PacketOut,
+} from '../wire/openflow/message.ts';
 import type { MeterBand } from '../wire/openflow/meter.ts';
 import type { EntryOf, MultipartKind, RequestOf } from '../wire/openflow/multipart.ts';
 import type { TlvMap } from '../wire/openflow/nicira.ts';
@@ -147,6 +155,12 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
     return entries as readonly EntryOf<MultipartKind>[] as readonly EntryOf<K>[];
   };
 
+  /** Flows part by part, so that even the work on very many takes no long turn of the event loop. */
+  const flowParts = async (filter: FlowFilter, part: (frame: Uint8Array) => Decoded<boolean>): Promise<void> => {
+    const body = { match: {}, ...filter };
+    await counted(live().parts({ type: 'multipart_request', kind: 'flow_desc', body }, part));
+  };
+
   const takeEvent = (message: Message): void => {
     if (message.type === 'packet_in2') {
       const { metadata } = message;
@@ -242,8 +256,18 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
       return work;
     },
     async dumpFlows(filter = {}) {
-      const flows = await multipart('flow_desc', { match: {}, ...filter });
-      return flows.map((flow) => ({ ...flow, match: splitRegisters(flow.match) }));
+      const flows: EntryOf<'flow_desc'>[] = [];
+      await flowParts(filter, (frame) => {
+        const envelope = decodeMessage(frame);
+        if (envelope instanceof WireError) return envelope;
+        const { message } = envelope;
+        if (message.type !== 'multipart_reply' || message.kind !== 'flow_desc') {
+          return new WireError('unsupported', 0, `${message.type} in answer to a request for flows`);
+        }
+        for (const flow of message.entries) flows.push({ ...flow, match: splitRegisters(flow.match) });
+        return message.more === true;
+      });
+      return flows;
     },
     async aggregate(filter = {}) {
       const [sum] = await multipart('aggregate', { match: {}, ...filter });
@@ -251,17 +275,13 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
       throw new SondeError('OVS_ANSWER_INVALID', { where, why: 'an empty answer to a request for aggregate' });
     },
     dumpGroups: () => multipart('group_desc', {}),
-    async flowStats(filter, take) {
-      const body = { match: {}, ...filter };
-      const request: Message = { type: 'multipart_request', kind: 'flow_desc', body };
-      const takePart = (frame: Uint8Array): Decoded<boolean> => {
+    flowStats: (filter, take) =>
+      flowParts(filter, (frame) => {
         const part = decodeFlowCounters(frame);
         if (part instanceof WireError) return part;
         take(part.flows.map((flow) => ({ ...flow, match: splitRegisters(flow.match) })));
         return part.more;
-      };
-      await counted(live().parts(request, takePart));
-    },
+      }),
     async meterConfigs() {
       const configs = await multipart('meter_config', {});
       return configs.map((config) =>
