@@ -251,7 +251,7 @@ function labOf(resolved: ResolvedLab, { guests = createNamespaceGuests() }: LabD
 }
 
 /** Takes the instance's name for this process; making the run directory is what decides between two. */
-async function claim(instance: string, runDir: string): Promise<void> {
+export async function claim(instance: string, runDir: string): Promise<void> {
   const [netns] = listNetns(netnsPrefix(instance));
   if (netns !== undefined) throw new SondeError('LAB_NAME_IN_USE', { instance, where: `namespace ${netns}` });
   await mkdir(dirname(runDir), { recursive: true });

@@ -11,20 +11,32 @@ import { type KernelRun, startKernelRun, whyNoKernelHost } from '../support/kern
 /** Files, and in them tests that are known to fail on the kernel datapath: with why, until that is mended. Seconds are those of emulation on two quiet cores. */
 const FILES: Readonly<Record<string, { readonly seconds: number; readonly fails?: Readonly<Record<string, string>> }>> =
   {
-    'control-switch': { seconds: 0 },
-    'control-shop': { seconds: 0 },
+    'control-switch': { seconds: 34 },
+    'control-shop': {
+      seconds: 80,
+      fails: {
+        'traced packets on the shop > end as real ones do, between all pairs, with the rule that decided, and reach no guest':
+          'a megaflow of packets without the trace option takes packets with it too: the absence of a Geneve option cannot be matched there',
+      },
+    },
     'trace-hosts': { seconds: 36 },
-    'ipfix-openvswitch': { seconds: 0 },
-    'integration-bridge': { seconds: 5 },
-    lab: { seconds: 40 },
-    openflow: { seconds: 0 },
-    ovsdb: { seconds: 20 },
+    'ipfix-openvswitch': {
+      seconds: 33,
+      fails: {
+        'records of Open vSwitch > are read as tshark reads them':
+          'the guest has no tshark; what the bytes say does not depend on the datapath, and the tests after this one need its traffic',
+      },
+    },
+    'integration-bridge': { seconds: 15 },
+    lab: { seconds: 45 },
+    ovsdb: { seconds: 30 },
   };
 
 /** Files that make switches, and stay outside. */
 const LEFT_OUT: Readonly<Record<string, string>> = {
-  deployment: 'a server with the store in it',
-  'deployment-kafka': 'Java under emulation; nothing in it touches the datapath but what control and trace show',
+  deployment: 'needs a server with the store in it, which takes half a minute of emulation to start, each time',
+  'deployment-kafka': 'Java in emulation; nothing in it looks at the datapath',
+  openflow: 'a codec on a switch of dummy ports, which no packet crosses',
 };
 
 describe('what runs on both datapaths', () => {

@@ -319,7 +319,7 @@ describe('a bridge over OpenFlow', () => {
   });
 
   it('tells of ports that go, and of flows that do', async () => {
-    await ovs.tool('ovs-vsctl', 'add-port', 'br0', 'p3', '--', 'set', 'Interface', 'p3', `type=${ovs.portType}`);
+    await ovs.tool('ovs-vsctl', 'add-port', 'br0', 'p3', '--', 'set', 'Interface', 'p3', 'type=dummy');
     const status = happened<MessageOf<'port_status'>>((listener) => {
       connection.events.on('port-status', (one) => {
         if (one.reason === 'delete') listener(one);
@@ -367,7 +367,7 @@ describe('a bridge that is not as it should be', () => {
       'set',
       'Bridge',
       'br-old',
-      `datapath_type=${ovs.datapathType}`,
+      'datapath_type=dummy',
       'protocols=OpenFlow10,OpenFlow13',
     );
     expect(await trouble({ bridge: 'br-old' })).toMatchObject({

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import type { Talker } from '../../api/schemas.ts';
 import { createDeployment, type Deployment, labOfDocuments } from '../../lab/deployment.ts';
+import { DATAPATH_NAMES } from '../../lab/spec.ts';
 import { SondeError } from '../../model/errors.ts';
 import type { FinishedTrace, Verdict } from '../../model/trace.ts';
 import { print, printTable, showsColour } from '../output.ts';
@@ -51,7 +52,8 @@ async function runDemo({ once = undefined, instance, listen }: DemoOptions): Pro
   const started = Date.now();
   let failures = 0;
   try {
-    say('Two hosts with Open vSwitch, six VMs, a server, an agent on each host ...');
+    const datapath = DATAPATH_NAMES[deployment.lab.datapath];
+    say(`Two hosts with Open vSwitch (${datapath}), six VMs, a server, an agent on each host ...`);
     await deployment.up();
     const applied = await deployment.apply(yaml);
     if (applied.status !== 200)

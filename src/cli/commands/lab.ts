@@ -1,5 +1,7 @@
 import { once } from 'node:events';
 import { Command } from 'commander';
+import type { KernelLab } from '../../lab/kernel-host/kernel-lab.ts';
+import type { DatapathType, LabSpec } from '../../lab/spec.ts';
 import { SondeError } from '../../model/errors.ts';
 import { readText } from '../flags.ts';
 import { print, printTable } from '../output.ts';
@@ -13,7 +15,11 @@ interface UpFlags extends PlaceFlags {
   readonly hosts: string;
   readonly vms: string;
   readonly spec?: string;
+  readonly datapath?: string;
 }
+
+/** What `--datapath` may say, and what forwards then. `kernel` is not here: that lab runs in a guest. */
+const DATAPATHS = { userspace: 'netdev', system: 'system' } as const;
 
 /** Hosts in network namespaces, with an Open vSwitch each. */
 export function labCommand(): Command {
@@ -30,12 +36,22 @@ export function labCommand(): Command {
     .option('--hosts <n>', 'number of hosts', '2')
     .option('--vms <n>', 'VMs a host', '3')
     .option('--spec <file>', 'YAML with hosts and their VMs, in place of the two numbers; - for standard input')
+    .option(
+      '--datapath <kind>',
+      "what forwards: userspace (default), kernel (in a QEMU guest with a kernel of its own), or system (this machine's kernel)",
+    )
     .action(async (instance: string | undefined, flags: UpFlags) => {
-      const { createLab } = await import('../../lab/lab.ts');
-      const made = createLab(await specOf(instance, flags));
+      const spec = await specOf(instance, flags);
+      if (flags.datapath === 'kernel') return upInGuest(spec);
+      const [{ createLab }, { DATAPATH_NAMES }] = await Promise.all([
+        import('../../lab/lab.ts'),
+        import('../../lab/spec.ts'),
+      ]);
+      const made = createLab(flags.datapath === undefined ? spec : { ...spec, datapath: datapathOf(flags.datapath) });
       await made.up();
+      const { hosts, vms, runDir, datapath } = made;
       print(
-        `lab ${made.instance} is up: ${made.hosts.length} hosts, ${made.vms.length} VMs, sockets in ${made.runDir}\n`,
+        `lab ${made.instance} is up on the ${DATAPATH_NAMES[datapath]}: ${hosts.length} hosts, ${vms.length} VMs, sockets in ${runDir}\n`,
       );
     });
   place(lab.command('down').description('remove a lab, also what a crash left of it')).action(
@@ -52,8 +68,11 @@ export function labCommand(): Command {
   place(lab.command('status').description('show what of a lab is there'))
     .addHelpText('after', '\nExit status: 0 all of it is up, 1 it is not.')
     .action(async (instance: string | undefined, flags: PlaceFlags) => {
-      const { state, hosts, processes, instance: name } = (await open(instance, flags)).status();
-      print(`lab ${name} is ${state}, ${processes} processes\n`);
+      const inGuest = await openInGuest(instance, flags);
+      if (inGuest !== undefined) return passOn(await inGuest.sonde(['lab', 'status', inGuest.lab.instance]));
+      const { DATAPATH_NAMES } = await import('../../lab/spec.ts');
+      const { state, hosts, processes, datapath, instance: name } = (await open(instance, flags)).status();
+      print(`lab ${name} is ${state} on the ${DATAPATH_NAMES[datapath]}, ${processes} processes\n`);
       const lines = hosts.flatMap((host) => [
         { name: host.name, ip: host.encapIp, what: 'host', isUp: host.netns && host.ovsdbServer && host.vswitchd },
         ...host.vms.map((vm) => ({ name: vm.name, ip: vm.ip, what: `VM on ${host.name}`, isUp: vm.netns })),
@@ -86,13 +105,41 @@ export function labCommand(): Command {
     .option('--lab <name>', 'which lab')
     .option('--state-dir <folder>', 'folder of run directories')
     .action(async (target: string, argv: string[], flags: PlaceFlags & { lab?: string }) => {
-      const opened = await open(flags.lab, flags);
-      const { stdout, stderr, status } = await opened.exec(target, argv);
-      print(stdout);
-      process.stderr.write(stderr);
-      process.exitCode = status;
+      const opened = (await openInGuest(flags.lab, flags)) ?? (await open(flags.lab, flags));
+      passOn(await opened.exec(target, argv));
     });
   return lab;
+}
+
+/** A lab in a guest, whose kernel forwards. */
+async function upInGuest(spec: LabSpec): Promise<void> {
+  const { upKernelLab } = await import('../../lab/kernel-host/kernel-lab.ts');
+  const { lab } = await upKernelLab(spec, { say: (line) => process.stderr.write(`${line}\n`) });
+  const vms = lab.hosts.flatMap((host) => host.vms).length;
+  print(`lab ${lab.instance} is up on the kernel datapath of a QEMU guest: ${lab.hosts.length} hosts, ${vms} VMs\n`);
+}
+
+async function openInGuest(instance: string | undefined, { stateDir }: PlaceFlags): Promise<KernelLab | undefined> {
+  const { openKernelLab } = await import('../../lab/kernel-host/kernel-lab.ts');
+  return openKernelLab({
+    ...(instance === undefined ? {} : { instance }),
+    ...(stateDir === undefined ? {} : { stateDir }),
+  });
+}
+
+function passOn({ stdout, stderr, status }: { stdout: string; stderr: string; status: number }): void {
+  print(stdout);
+  process.stderr.write(stderr);
+  process.exitCode = status;
+}
+
+function datapathOf(kind: string): DatapathType {
+  if (Object.hasOwn(DATAPATHS, kind)) return DATAPATHS[kind as keyof typeof DATAPATHS];
+  throw new SondeError('LAB_SPEC_INVALID', {
+    field: '--datapath',
+    value: kind,
+    expected: [...Object.keys(DATAPATHS), 'kernel'].join(', '),
+  });
 }
 
 async function runKafka({ brokers, port }: { brokers: string; port?: string }): Promise<void> {
@@ -136,7 +183,7 @@ async function open(instance: string | undefined, { stateDir }: PlaceFlags) {
   return openLab({ ...(instance === undefined ? {} : { instance }), ...(stateDir === undefined ? {} : { stateDir }) });
 }
 
-async function specOf(instance: string | undefined, { hosts, vms, spec, stateDir }: UpFlags) {
+async function specOf(instance: string | undefined, { hosts, vms, spec, stateDir }: UpFlags): Promise<LabSpec> {
   const { labSpec, DEFAULT_INSTANCE } = await import('../../lab/spec.ts');
   const name = instance ?? DEFAULT_INSTANCE;
   const where = stateDir === undefined ? {} : { stateDir };
