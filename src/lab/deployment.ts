@@ -174,7 +174,8 @@ export function createDeployment(config: DeploymentConfig, deps: LabDeps = {}) {
     },
     /** Applies documents and waits until every host has realized them. */
     async apply(yaml: string): Promise<Answer> {
-      return call('POST', `/v1/apply?wait=realized&timeout=${15 * patience}s`, yaml);
+      // A minute is the longest that the server waits.
+      return call('POST', `/v1/apply?wait=realized&timeout=${Math.min(60, 15 * patience)}s`, yaml);
     },
     /** Starts a guest's servers and clients, see GuestPlan. */
     traffic: (vm: string, plan: GuestPlan): LabProcess =>

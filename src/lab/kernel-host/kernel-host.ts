@@ -9,16 +9,17 @@ import { SondeError } from '../../model/errors.ts';
 import { type CommandResult, runCommand, spawnCommand } from '../command.ts';
 import { checkTools } from '../prerequisites.ts';
 import { endProcess, isGone, LAB_ENV } from '../processes.ts';
+import { checkInstanceName } from '../spec.ts';
 import { checkoutDisks } from './checkout.ts';
 import { CHECKOUT, READY_LINE } from './guest-scripts.ts';
 import { defaultCacheDir, guestImage, HOST_ALIAS } from './image.ts';
 
 /** A QEMU guest with Debian's kernel and its Open vSwitch datapath, by emulation: it needs no virtualization of this machine. */
 export interface KernelHostConfig {
-  /** Name of the guest; with `runDir` what tells instances apart. */
+  /** Name of the guest, 1 to 24 of [a-z0-9-]; with `runDir` what tells instances apart. */
   readonly instance: string;
-  /** Folder of the instance, made by `start`: console, pid, control socket, disk of sources. `stop` removes it. */
-  readonly runDir: string;
+  /** Folder of the instance, made by `start`: console, pid, control socket, disk of sources. `stop` removes it. Default /run/sonde-kernel-host/INSTANCE. */
+  readonly runDir?: string;
   /**
    * Whether the guest's clock counts instructions, one a nanosecond on one CPU, so that what is measured repeats whatever this machine does meanwhile.
    * Default false.
@@ -69,6 +70,7 @@ export interface KernelHost {
   stop(): Promise<void>;
 }
 
+const DEFAULT_RUN_DIR = '/run/sonde-kernel-host';
 const BOOT_MS = 180_000;
 const CONNECT_MS = 60_000;
 const POLL_MS = 50;
@@ -83,7 +85,14 @@ const TOOLS = ['qemu-system-x86_64', 'ssh', 'setpriv', 'tar', 'mke2fs'] as const
 
 /** Inert until `start`; a guest that another process started detached answers to `exec` and `stop` as well. */
 export function createKernelHost(config: KernelHostConfig, { say = () => {} }: KernelHostDeps = {}): KernelHost {
-  const { instance, runDir, icount = false, memoryMb = 2048, tied = true, checkout = 'sources' } = config;
+  const instance = checkInstanceName(config.instance);
+  const {
+    runDir = join(DEFAULT_RUN_DIR, instance),
+    icount = false,
+    memoryMb = 2048,
+    tied = true,
+    checkout = 'sources',
+  } = config;
   const vcpus = icount ? 1 : (config.vcpus ?? 2);
   const cacheDir = config.cacheDir ?? defaultCacheDir();
   const file = (name: string): string => join(runDir, name);
@@ -226,6 +235,7 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
 
     async start() {
       checkTools(TOOLS);
+      if (pid() !== undefined) fail('boot', 'it is up already');
       const image = await guestImage({ cacheDir, say });
       await mkdir(runDir, { recursive: true, mode: 0o700 });
       const disks = [image.root];
