@@ -72,7 +72,7 @@ async function call(vm: string, targets: readonly Target[], count: number): Prom
 }
 
 async function trace(source: string, destination: string, destinationPort: number): Promise<FinishedTrace['verdict']> {
-  const body = JSON.stringify({ source, destination, protocol: 'tcp', destinationPort });
+  const body = JSON.stringify({ source, destination, protocol: 'tcp', destinationPort, timeoutMs: 1000 * PATIENCE });
   const answer = await deployment.call('POST', '/v1/traces', body);
   expect(answer.status, answer.text).toBe(200);
   return answer.json<FinishedTrace>().verdict;

@@ -177,6 +177,15 @@ describe('a lab of two hosts with three VMs each', () => {
   });
 });
 
+it.skipIf(existsSync('/sys/module/openvswitch'))('refuses a datapath that the kernel does not have', async () => {
+  const lab = createLab({ ...labSpec({ instance: `${NAME}-d` }), datapath: 'system' });
+  await expect(lab.up()).rejects.toMatchObject({
+    code: 'LAB_DATAPATH_MISSING',
+    action: expect.stringContaining('--datapath kernel'),
+  });
+  expect(lab.status().state).toBe('down');
+});
+
 describe('a lab that is killed half-way up', () => {
   const instance = `${NAME}-k`;
   afterEach(() => removeLab({ instance }));

@@ -73,6 +73,12 @@ describe('lab spec', () => {
     ['a multicast MAC', lab(host('h', vm({ mac: '01:00:5e:00:00:01' }))), /vms\[0\]\.mac .* unicast/],
     ['an iface-id that is none', lab(host('h', vm({ ifaceId: 'x' }))), /vms\[0\]\.ifaceId is x, expected a UUID/],
     ['an MTU too small', lab(host('h', vm({ mtu: 10 }))), /vms\[0\]\.mtu is 10/],
+    [
+      'a datapath that is none',
+      { ...lab(host('h')), datapath: 'kernel' as 'system' },
+      /datapath is kernel, .* netdev or system/,
+    ],
+    ['no patience at all', { ...lab(host('h')), patience: 0 }, /patience is 0, expected 1 to 100/],
     ['a path too long for sockets', { ...lab(host('h')), stateDir: `/tmp/${'x'.repeat(90)}` }, /stateDir/],
   ])('refuses %s', (_, spec, says) => {
     expect(() => createLab(spec)).toThrow(says);
