@@ -44,27 +44,29 @@ function createHosts() {
     },
     /** Effects of a packet on every host that it meets; what goes into the tunnel comes out on the other side. */
     send(host: HostNumber, packet: Fields): { readonly host: HostNumber; readonly effect: Effect }[] {
-      return tables
-        .get(host)!
-        .run(packet)
-        .flatMap((effect) => {
-          const here = [{ host, effect }];
-          if (effect.type !== 'output' || effect.port !== TUNNEL) return here;
-          const { tun_id = 0n, tun_dst, tun_flags = 0n } = effect.fields;
-          // The kernel's datapath cannot tell whether the option is there: whatever it holds, only the flag says that it counts.
-          const tun_metadata0 = tun_flags === 0n ? ~0n & 0xffff_ffff_ffff_ffffn : (effect.fields.tun_metadata0 ?? 0n);
-          const other = HOST_NUMBERS.find((one) => BigInt(encapOf(one)) === tun_dst)!;
-          return [
-            ...here,
-            ...this.send(other, {
-              ...wireOf(effect.fields),
-              in_port: BigInt(TUNNEL),
-              tun_id,
-              tun_flags,
-              tun_metadata0,
-            }),
-          ];
-        });
+      return this.sendFragments(host, [packet], 1);
+    },
+    /** A datagram in as many pieces. */
+    sendFragments(
+      host: HostNumber,
+      fragments: readonly Fields[],
+      of: number,
+    ): { readonly host: HostNumber; readonly effect: Effect }[] {
+      const effects = tables.get(host)!.runFragments(fragments, of);
+      const here = effects.map((effect) => ({ host, effect }));
+      const gone = effects.flatMap((effect) => {
+        if (effect.type !== 'output' || effect.port !== TUNNEL) return [];
+        const { tun_id = 0n, tun_flags = 0n } = effect.fields;
+        // The kernel's datapath cannot tell whether the option is there: whatever it holds, only the flag says that it counts.
+        const tun_metadata0 = tun_flags === 0n ? ~0n & 0xffff_ffff_ffff_ffffn : (effect.fields.tun_metadata0 ?? 0n);
+        const packet = { ...wireOf(effect.fields), in_port: BigInt(TUNNEL), tun_id, tun_flags, tun_metadata0 };
+        return [{ to: effect.fields.tun_dst, packet }];
+      });
+      const [one] = gone;
+      if (one === undefined) return here;
+      const other = HOST_NUMBERS.find((number) => BigInt(encapOf(number)) === one.to)!;
+      const packets = gone.map(({ packet }) => packet);
+      return [...here, ...this.sendFragments(other, packets, of)];
     },
   };
 }
@@ -102,6 +104,13 @@ function replyTo({ from, to, protocol, port }: Attempt, state: IntentState): Fie
   const packet = packetOf(state, { from: to, to: from, protocol, port });
   if (protocol === 'icmp') return { ...packet, icmpv4_type: 0n };
   return { ...packet, [`${protocol}_src`]: BigInt(port), [`${protocol}_dst`]: 40_000n };
+}
+
+/** The first of a datagram's fragments has the transport's header, the others nothing of it. */
+function fragmentOf(packet: Fields, place: number): Fields {
+  if (place === 0) return { ...packet, ip_frag: 1n };
+  const kept = Object.entries(packet).filter(([name]) => !/^(tcp|udp|icmpv4)_/.test(name));
+  return { ...Object.fromEntries(kept), ip_frag: 3n };
 }
 
 const deliveredTo = (seen: readonly { host: HostNumber; effect: Effect }[]): number[] =>
@@ -222,6 +231,44 @@ describe('the fate of packets through compiled flows is what the documents say',
             expect(send(replyTo(one, after), one.to), `later reply ${label}`).toEqual(
               isThrough ? [OFPORTS.get(one.from)] : [],
             );
+          }
+        },
+      ),
+      { numRuns: 100 },
+    );
+  });
+
+  it('for fragments, in any order: that of the whole, with the rule that its ports meet, whether it is the first of its connection or not', () => {
+    const order = fc.shuffledSubarray([0, 1, 2], { minLength: 3 });
+    fc.assert(
+      fc.property(
+        randomPolicies,
+        fc.array(fc.tuple(attempt, order), { minLength: 1, maxLength: 12 }),
+        (policies, all) => {
+          const state = declare(policies);
+          for (const [one, places] of all) {
+            const hosts = createHosts();
+            hosts.load(state);
+            const want = fateOf([...state.documents.values()], one);
+            const label = JSON.stringify({ one, want });
+            const pieces = (packet: Fields): Fields[] => places.map((place) => fragmentOf(packet, place));
+            const request = (): ReturnType<typeof hosts.send> =>
+              hosts.sendFragments(HOSTS.get(one.from)!, pieces(packetOf(state, one)), 3);
+            const seen = request();
+            const isThrough = want.verdict === 'delivered';
+            expect(deliveredTo(seen), label).toEqual(isThrough ? [1, 2, 3].map(() => OFPORTS.get(one.to)) : []);
+            // The one with the ports is told of as the whole would be.
+            const whole = createHosts();
+            whole.load(state);
+            const told = seen.filter(({ effect }) => effect.type === 'sample' && effect.isLater !== true);
+            expect(samples(told).toSorted(), label).toEqual(
+              samples(whole.send(HOSTS.get(one.from)!, packetOf(state, one))).toSorted(),
+            );
+            if (!isThrough) continue;
+            const reply = hosts.sendFragments(HOSTS.get(one.to)!, pieces(replyTo(one, state)), 3);
+            expect(deliveredTo(reply), `reply ${label}`).toEqual([1, 2, 3].map(() => OFPORTS.get(one.from)));
+            expect(deliveredTo(request()), `again ${label}`).toHaveLength(3);
+            expect([...hosts.tables.values()].map((each) => each.held())).toEqual([0, 0]);
           }
         },
       ),

@@ -13,7 +13,7 @@ export type Effect =
       readonly table: number;
       readonly fields: Fields;
     }
-  | { readonly type: 'sample'; readonly domain: number; readonly point: number };
+  | { readonly type: 'sample'; readonly domain: number; readonly point: number; readonly isLater?: true };
 
 const CT = { new: 1n, established: 2n, reply: 8n, tracked: 32n };
 const PROTOCOL_PORTS = {
@@ -35,13 +35,28 @@ interface Connection {
   isReplied: boolean;
 }
 
+/** Packets under one translation: the fields that decide, and of each packet what only it has. None: conntrack holds them all. */
+interface Batch {
+  readonly fields: Fields;
+  packets: readonly Fields[];
+}
+
+/** What of a fragment is not the others': its place, and the ports that only the first has. */
+const OWN = ['ip_frag', ...Object.values(PROTOCOL_PORTS).flat()] as const;
+
 /**
  * A small interpreter of flow tables: the fate of a packet, by OpenFlow's rules and no others (OpenFlow 1.5.1 section 5; ovs-actions(7);
  * conjunctions and conntrack as in ovs-fields(7)). It refuses what the switch would leave undefined: two flows of one priority that both match.
+ *
+ * Fragments go as through the userspace datapath (lib/ipf.c): each `ct` holds them until all of one datagram are there, and then lets them go on, after the last one
+ * and by its translation, with what the whole came to; later ones have no ports, nor those of the original tuple.
  */
 export function createFlowTables() {
   let tables = new Map<number, Flow[]>();
   const zones = new Map<number, Connection[]>();
+  /** Fragments that `ct` holds, by zone and the table that they go on in. */
+  let held = new Map<string, Fields[]>();
+  let datagramSize = 1;
 
   function replace(flows: readonly Flow[]): void {
     tables = Map.groupBy(flows, (flow) => flow.table);
@@ -49,23 +64,31 @@ export function createFlowTables() {
   }
 
   function run(packet: Fields): Effect[] {
+    return runFragments([packet], 1);
+  }
+
+  /** Fragments of one datagram, in the order in which they come, of as many as it has. */
+  function runFragments(fragments: readonly Fields[], of: number): Effect[] {
     const effects: Effect[] = [];
-    walk(0, { ...packet }, effects, 0);
+    held = new Map();
+    datagramSize = of;
+    for (const fragment of fragments) walk(0, { fields: { ...fragment }, packets: [ownOf(fragment)] }, effects, 0);
     return effects;
   }
 
-  function walk(table: number, fields: Fields, effects: Effect[], depth: number): void {
+  function walk(table: number, batch: Batch, effects: Effect[], depth: number): void {
     if (depth > 60) throw new Error('the tables run in a circle');
-    const flow = lookUp(tables.get(table) ?? [], fields);
+    const flow = lookUp(tables.get(table) ?? [], batch.fields);
     if (flow === undefined) throw new Error(`table ${table} has no flow for the packet, not even a miss`);
-    for (const action of flow.actions) act(action, table, fields, effects, depth);
+    for (const action of flow.actions) act(action, table, batch, effects, depth);
     if (flow.gotoTable !== undefined) {
       if (flow.gotoTable <= table) throw new Error(`goto from table ${table} to ${flow.gotoTable}`);
-      walk(flow.gotoTable, fields, effects, depth);
+      walk(flow.gotoTable, batch, effects, depth);
     }
   }
 
-  function act(action: Action, table: number, fields: Fields, effects: Effect[], depth: number): void {
+  function act(action: Action, table: number, batch: Batch, effects: Effect[], depth: number): void {
+    const { fields } = batch;
     switch (action.type) {
       case 'set_field': {
         // The same metadata under its 16-bit name.
@@ -81,44 +104,73 @@ export function createFlowTables() {
         write(fields, action.dst, read(fields, action.src));
         return;
       case 'resubmit':
-        walk(action.table!, fields, effects, depth + 1);
+        walk(action.table!, batch, effects, depth + 1);
         return;
       case 'dec_ttl':
         fields.nw_ttl = (fields.nw_ttl ?? 0n) - 1n;
         return;
-      case 'output':
+      case 'output': {
         // A switch does not send a packet back where it came from but by PORT.inPort.
         if (BigInt(action.port) === (fields.in_port ?? 0n)) return;
-        effects.push({
-          type: 'output',
-          port: action.port === PORT.inPort ? Number(fields.in_port) : action.port,
-          fields: { ...fields },
-        });
+        const port = action.port === PORT.inPort ? Number(fields.in_port) : action.port;
+        for (const own of batch.packets) effects.push({ type: 'output', port, fields: { ...fields, ...own } });
         return;
+      }
       case 'meter':
         // Its rate is the switch's affair; here every packet is within it.
         return;
       case 'sample':
-        effects.push({ type: 'sample', domain: action.domain, point: action.point });
+        for (const own of batch.packets)
+          effects.push({
+            type: 'sample',
+            domain: action.domain,
+            point: action.point,
+            ...(isLater(own) ? { isLater: true } : {}),
+          });
         return;
       case 'controller':
-        effects.push({ type: 'controller', userdata: [...(action.userdata ?? [])], table, fields: { ...fields } });
+        for (const own of batch.packets)
+          effects.push({
+            type: 'controller',
+            userdata: [...(action.userdata ?? [])],
+            table,
+            fields: { ...fields, ...own },
+          });
         return;
       case 'ct': {
         const zone = Number(typeof action.zone === 'object' ? read(fields, action.zone) : (action.zone ?? 0));
-        const tracked = track(zone, fields);
+        batch.packets = gather(`${zone} ${action.table}`, batch);
+        const first = batch.packets.find((own) => !isLater(own));
+        if (first === undefined) return;
+        const tracked = track(zone, { ...fields, ...first });
         if (action.commit === true && tracked.connection === undefined) {
-          for (const nested of action.actions ?? []) act(nested, table, tracked.fields, effects, depth);
+          const inside = { fields: tracked.fields, packets: [] };
+          for (const nested of action.actions ?? []) act(nested, table, inside, effects, depth);
           const list = zones.get(zone) ?? [];
           zones.set(zone, list);
           list.push({ tuple: tracked.tuple, mark: tracked.fields.ct_mark ?? 0n, isReplied: false });
         }
-        if (action.table !== undefined) walk(action.table, tracked.fields, effects, depth + 1);
+        if (action.table === undefined) return;
+        for (const own of batch.packets) {
+          const seen = { ...tracked.fields, ...own };
+          if (isLater(own))
+            for (const field of [...Object.values(PROTOCOL_PORTS).flat(), 'ct_tp_src', 'ct_tp_dst'] as const)
+              delete seen[field];
+          walk(action.table, { fields: seen, packets: [own] }, effects, depth + 1);
+        }
         return;
       }
       default:
         throw new Error(`the pipeline has no ${action.type} action; teach it to this interpreter`);
     }
+  }
+
+  /** Whole packets as they are; of a fragment all of its datagram, once they are there. */
+  function gather(place: string, { fields, packets }: Batch): readonly Fields[] {
+    if (!fields.ip_frag) return packets;
+    const all = [...(held.get(place) ?? []), ...packets];
+    held.set(place, all.length < datagramSize ? all : []);
+    return all.length < datagramSize ? [] : all;
   }
 
   function track(zone: number, fields: Fields) {
@@ -153,6 +205,9 @@ export function createFlowTables() {
   return {
     replace,
     run,
+    runFragments,
+    /** Fragments that wait in conntrack for others of their datagram, which a switch keeps for 15 s. */
+    held: (): number => [...held.values()].flat().length,
     /** Connections that were committed, by zone. */
     connections: (): ReadonlyMap<number, readonly { readonly mark: bigint }[]> => zones,
   };
@@ -180,6 +235,13 @@ function lookUp(flows: readonly Flow[], fields: Fields): Flow | undefined {
     if (all[0] !== undefined) return all[0];
   }
   return undefined;
+}
+
+const isLater = (fields: Fields): boolean => ((fields.ip_frag ?? 0n) & 2n) !== 0n;
+
+function ownOf(fields: Fields): Fields {
+  if (!fields.ip_frag) return {};
+  return Object.fromEntries(OWN.flatMap((name) => (fields[name] === undefined ? [] : [[name, fields[name]]])));
 }
 
 function completeConjunctions(flows: readonly Flow[]): ReadonlySet<number> {

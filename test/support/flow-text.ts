@@ -51,8 +51,12 @@ function valueText(field: FieldName, value: Value): string {
   return nameOf(field) === 'in_port' ? String(value) : `0x${value.toString(16)}`;
 }
 
+/** ovs-ofctl knows these bits by name only. */
+const FRAGMENTS: Readonly<Record<string, string>> = { '3': 'later', '0,2': 'not_later' };
+
 function fieldText(field: FieldName, value: Value | readonly [Value, Value] | undefined): string {
   if (value === undefined) return '';
+  if (field === 'ip_frag') return `ip_frag=${FRAGMENTS[String(value)]}`;
   if (typeof value !== 'object') return `${nameOf(field)}=${valueText(field, value)}`;
   return `${nameOf(field)}=${valueText(field, value[0])}/${valueText(field, value[1])}`;
 }

@@ -72,6 +72,18 @@ export const NOBODYS_METER = 1;
 export const ETHERTYPE = { ipv4: 0x0800, arp: 0x0806 } as const;
 export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, sctp: 132 } as const;
 
+/**
+ * Which part of a fragmented packet (ovs-fields(7), ip_frag). Userspace conntrack looks at datagrams as wholes and then lets their fragments go on one by one,
+ * each with the state, mark and addresses of the whole, but later ones without ports, ct_tp_src and ct_tp_dst among them (lib/flow.c, miniflow_extract). The
+ * kernel's goes on with the whole, which is no fragment.
+ */
+export const FRAGMENT = {
+  /** Has no transport header, so no ports. */
+  later: { ip_frag: 0x3 },
+  /** Whole packets and first fragments. */
+  notLater: { ip_frag: [0, 0x2] },
+} as const satisfies Record<string, Match>;
+
 /** Matches marked packets only. */
 export const MARKED: Match = { [REGISTERS.traceFlags]: [TRACE_FLAG_MARKED, TRACE_FLAG_MARKED] };
 

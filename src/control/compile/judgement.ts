@@ -1,7 +1,7 @@
 import { CT_MARK, DROP_REASONS, REGISTERS, STAGES } from '../../model/datapath.ts';
 import type { Flow, Match } from '../../wire/openflow/flow.ts';
 import { TABLES } from '../pipeline.ts';
-import { CT, copy, drop, ETHERTYPE, flow, MARKED, resubmit, sample, sampleDropped, set } from './build.ts';
+import { CT, copy, drop, ETHERTYPE, FRAGMENT, flow, MARKED, resubmit, sample, sampleDropped, set } from './build.ts';
 import type { CompileInput, LocalEndpoint, Topology } from './topology.ts';
 
 const SIDES = {
@@ -80,6 +80,15 @@ function record(side: SideName, locals: readonly LocalEndpoint[], countedBy: Com
   const { number } = DROP_REASONS.DEFAULT_DENY;
   return [
     flow('record', 100, 0, { ...here, ...MARKED }, [note], 'enforce'),
+    // The first fragment is the one that knows which rule it is, and says so.
+    flow(
+      'record',
+      60,
+      0,
+      { ...here, eth_type: ETHERTYPE.ipv4, ...FRAGMENT.later, [REGISTERS.reason]: 0 },
+      [note],
+      'enforce',
+    ),
     ...locals.flatMap(({ zone }) => {
       const judged = { ...here, [REGISTERS.judged]: zone };
       const denied = flow(

@@ -11,7 +11,7 @@ import {
 import type { Endpoint } from '../../model/endpoint.ts';
 import type { Action, Flow, Match } from '../../wire/openflow/flow.ts';
 import { PRIORITY_BANDS } from '../pipeline.ts';
-import { CT, ETHERTYPE, flow, IP_PROTOCOL, resubmit, setField, within } from './build.ts';
+import { CT, ETHERTYPE, FRAGMENT, flow, IP_PROTOCOL, resubmit, setField, within } from './build.ts';
 import { recordOf } from './judgement.ts';
 import { type Block, normalize } from './prefix-set.ts';
 import { type CompileInput, ipv4Of, ipv4Prefix, type LocalEndpoint, type Topology } from './topology.ts';
@@ -150,7 +150,7 @@ function ruleFlows(input: RuleInput): Flow[] {
   if (blocks !== undefined) {
     dimensions.push(blocks.map(({ address, length }) => within(FAR[direction], address, length)));
   }
-  if (rule.ports !== undefined) dimensions.push(portMatches(rule.ports));
+  if (rule.ports !== undefined) dimensions.push(portMatches(rule.ports, rule.action));
   // A group without members: nobody can match.
   if (dimensions.some((values) => values.length === 0)) return [];
 
@@ -180,44 +180,48 @@ function denied(number: number, reason: number): Action[] {
   return [setField(REGISTERS.decision, number), setField(REGISTERS.reason, reason), resubmit('record')];
 }
 
-function portMatches(ports: readonly PortMatch[]): Match[] {
-  const seen = new Map<string, Match>();
-  for (const { protocol, port } of ports) {
+/**
+ * Ports of a rule as matches that do not overlap. Later fragments have none: where any port of their protocol is allowed they go on, and no denial of a port
+ * concerns them. The first of them decides: without it the whole never leaves conntrack, here or at the other end, and nobody puts it together.
+ */
+function portMatches(ports: readonly PortMatch[], action: 'allow' | 'deny'): Match[] {
+  const flows: Match[] = [];
+  for (const [protocol, own] of Map.groupBy(ports, (one) => one.protocol)) {
     const proto = { ct_nw_proto: IP_PROTOCOL[protocol] };
-    for (const part of port === undefined ? [undefined] : portBlocks(port)) {
-      const match: Match =
-        part === undefined
-          ? proto
-          : { ...proto, ct_tp_dst: part.mask === 0xffff ? part.value : ([part.value, part.mask] as const) };
-      seen.set(JSON.stringify(match), match);
+    const listed = own.flatMap(({ port }) => (port === undefined ? [] : [port]));
+    if (listed.length < own.length) {
+      flows.push(proto);
+      continue;
     }
+    const blocks = withoutCovered(listed.flatMap(portBlocks));
+    for (const { value, mask } of blocks)
+      flows.push({ ...proto, ...FRAGMENT.notLater, ct_tp_dst: mask === 0xffff ? value : [value, mask] });
+    if (action === 'allow') flows.push({ ...proto, ...FRAGMENT.later });
   }
-  return withoutCovered([...seen.values()]);
+  return flows;
 }
 
-/** Drops ports that another entry of the same protocol covers: overlapping values of one clause are not defined. */
-function withoutCovered(matches: readonly Match[]): Match[] {
-  const read = (match: Match): readonly [proto: number, value: number, mask: number] => {
-    const port = match.ct_tp_dst;
-    if (port === undefined) return [Number(match.ct_nw_proto), 0, 0];
-    return typeof port === 'object'
-      ? [Number(match.ct_nw_proto), Number(port[0]), Number(port[1])]
-      : [Number(match.ct_nw_proto), Number(port), 0xffff];
-  };
-  return matches.filter((match) => {
-    const [proto, value, mask] = read(match);
-    return !matches.some((other) => {
-      if (other === match) return false;
-      const [otherProto, otherValue, otherMask] = read(other);
-      return otherProto === proto && (mask & otherMask) === otherMask && (value & otherMask) === otherValue;
-    });
-  });
+/** Each block once, and none that lies in another: overlapping values of one clause are not defined. */
+function withoutCovered(blocks: readonly PortBlock[]): readonly PortBlock[] {
+  const unique = [...new Map(blocks.map((block) => [`${block.value}/${block.mask}`, block])).values()];
+  return unique.filter(
+    (block) =>
+      !unique.some(
+        (other) =>
+          other !== block && (block.mask & other.mask) === other.mask && (block.value & other.mask) === other.value,
+      ),
+  );
+}
+
+interface PortBlock {
+  readonly value: number;
+  readonly mask: number;
 }
 
 /** A port or an inclusive range as value and mask, fewest first: the usual decomposition into aligned powers of two. */
-export function portBlocks(port: number | string): readonly { readonly value: number; readonly mask: number }[] {
+export function portBlocks(port: number | string): readonly PortBlock[] {
   const [first = 0, last = first] = typeof port === 'number' ? [port] : port.split('-').map(Number);
-  const blocks: { value: number; mask: number }[] = [];
+  const blocks: PortBlock[] = [];
   for (let at = first; at <= last; ) {
     let size = 1;
     while (at % (size * 2) === 0 && at + size * 2 - 1 <= last && size < 65_536) size *= 2;
