@@ -1,9 +1,11 @@
 #!/bin/sh
 # Makes a checkout ready to run: npm packages, a Node of the right version, Debian packages. It looks first, and is done at
-# once where nothing is missing. Usage: sh scripts/setup.sh demo|test
+# once where nothing is missing. Which Debian packages there are is said by scripts/programs.tsv.
+# Usage: sh scripts/setup.sh demo|test|bench
 set -eu
 
 NODE_MAJOR=24
+TAB=$(printf '\t')
 
 cd "$(dirname "$0")/.."
 say() { echo "setup: $*" >&2; }
@@ -11,52 +13,32 @@ fail() { say "$*"; exit 1; }
 
 case "${1:-}" in
 demo) need='demo' ;;
-test) need='demo test' ;;
+test | bench) need="demo $1" ;;
 *)
-  echo 'usage: sh scripts/setup.sh demo|test' >&2
+  echo 'usage: sh scripts/setup.sh demo|test|bench' >&2
   exit 2
   ;;
 esac
 
-# For whom, command to look for, Debian package, what for.
-packages() {
-  cat <<'END'
-demo ovs-vswitchd openvswitch-switch forwards the packets
-demo ip iproute2 creates network namespaces and links
-demo ethtool ethtool sets interface offloads
-demo iperf3 iperf3 makes traffic
-demo ping iputils-ping checks connectivity
-demo ps procps lists processes
-test tshark tshark reads packets independently, to compare with
-test ncat ncat opens test connections
-test nft nftables sets rules of the kernel's firewall in test networks
-test conntrack conntrack reads connections independently, to compare with
-test setpriv util-linux takes rights from a process
-test java openjdk-17-jre-headless runs Apache Kafka
-test mvn maven fetches Apache Kafka
-test qemu-system-x86_64 qemu-system-x86 runs a host with a kernel of its own
-test debootstrap debootstrap installs that host
-test cpio cpio packs what it boots from
-test depmod kmod indexes its modules
-test mke2fs e2fsprogs makes its disks
-test ssh openssh-client runs commands in it
-END
-}
-
 # System administration tools may lie outside an ordinary user's PATH.
 has() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
+
+# is_needed DEMO,TEST: whether one of them is what this was called for.
+is_needed() {
+  for each in $need; do case ",$1," in *",$each,"*) return 0 ;; esac; done
+  return 1
+}
 
 # Sets `missing` (package names) and `reasons` (the same with what for).
 look_for_packages() {
   missing='' reasons=''
-  while read -r who command package why; do
-    case " $need " in *" $who "*) ;; *) continue ;; esac
-    has "$command" && continue
+  while IFS="$TAB" read -r who program package why; do
+    is_needed "$who" || continue
+    has "$program" && continue
+    case "$missing " in *" $package "*) continue ;; esac
     missing="$missing $package"
     reasons="$reasons${reasons:+, }$package ($why)"
-  done <<END
-$(packages)
-END
+  done <scripts/programs.tsv
 }
 
 lock_sum() { if [ -f package-lock.json ]; then cksum <package-lock.json; else echo none; fi; }

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { SondeError } from '../model/errors.ts';
 import { runCommand } from './command.ts';
 
-/** Programs that a lab and its kernel host run, and the Debian package of each. */
-const PACKAGES = {
+/** Programs that a lab runs, and the Debian package of each; test/unit/programs.test.ts holds it equal to scripts/programs.tsv, which is not installed. */
+export const LAB_TOOLS = {
   'ovs-vswitchd': 'openvswitch-switch',
   'ovsdb-server': 'openvswitch-common',
   'ovsdb-tool': 'openvswitch-common',
@@ -13,6 +13,10 @@ const PACKAGES = {
   'ovs-appctl': 'openvswitch-common',
   ip: 'iproute2',
   ethtool: 'ethtool',
+} as const;
+
+/** The same of a host with a kernel of its own: what makes it and runs it. */
+export const KERNEL_HOST_TOOLS = {
   'qemu-system-x86_64': 'qemu-system-x86',
   ssh: 'openssh-client',
   'ssh-keygen': 'openssh-client',
@@ -25,23 +29,13 @@ const PACKAGES = {
   'dpkg-deb': 'dpkg',
   chroot: 'coreutils',
 } as const;
-export type LabTool = keyof typeof PACKAGES;
-
-const LAB_TOOLS: readonly LabTool[] = [
-  'ovs-vswitchd',
-  'ovsdb-server',
-  'ovsdb-tool',
-  'ovs-vsctl',
-  'ovs-appctl',
-  'ip',
-  'ethtool',
-];
+export type LabTool = keyof typeof LAB_TOOLS | keyof typeof KERNEL_HOST_TOOLS;
 
 /** @throws SondeError LAB_NOT_ROOT, LAB_TOOL_MISSING */
 export function checkPrerequisites(): void {
   const uid = process.getuid?.();
   if (uid !== 0) throw new SondeError('LAB_NOT_ROOT', { uid });
-  checkTools(LAB_TOOLS);
+  checkTools(Object.keys(LAB_TOOLS) as LabTool[]);
 }
 
 /** @throws SondeError LAB_TOOL_MISSING with the first that is nowhere in PATH. */
@@ -49,7 +43,7 @@ export function checkTools(tools: readonly LabTool[]): void {
   const folders = (process.env.PATH ?? '').split(':');
   for (const tool of tools) {
     if (!folders.some((folder) => existsSync(join(folder, tool)))) {
-      throw new SondeError('LAB_TOOL_MISSING', { tool, package: PACKAGES[tool] });
+      throw new SondeError('LAB_TOOL_MISSING', { tool, package: { ...LAB_TOOLS, ...KERNEL_HOST_TOOLS }[tool] });
     }
   }
 }

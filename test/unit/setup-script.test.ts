@@ -13,28 +13,14 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { readPrograms } from '../../scripts/programs.ts';
 
-const SCRIPT = new URL('../../scripts/setup.sh', import.meta.url).pathname;
-// What the script itself runs. iperf3 is the package that these tests take away and give back.
+const SCRIPTS = join(import.meta.dirname, '../../scripts');
+// What the script itself runs. ping is the program that these tests take away and give back.
 const BASICS = ['dirname', 'cat', 'cksum', 'tr', 'grep', 'paste', 'sed', 'id', 'ln', 'mkdir', 'flock'];
-const TOOLS = [
-  ...[
-    'ovs-vswitchd',
-    'ip',
-    'ethtool',
-    'iperf3',
-    'ping',
-    'ps',
-    'tshark',
-    'ncat',
-    'nft',
-    'conntrack',
-    'setpriv',
-    'java',
-    'mvn',
-  ],
-  ...['qemu-system-x86_64', 'debootstrap', 'cpio', 'depmod', 'mke2fs', 'ssh'],
-];
+const TOOLS = readPrograms()
+  .filter(({ users }) => users.includes('demo') || users.includes('test'))
+  .map(({ program }) => program);
 
 let root: string;
 const bin = (): string => join(root, 'bin');
@@ -59,7 +45,8 @@ beforeEach(() => {
   for (const folder of ['checkout/scripts', 'checkout/node_modules/.bin', 'checkout/node_modules/node', 'bin']) {
     mkdirSync(join(root, folder), { recursive: true });
   }
-  copyFileSync(SCRIPT, join(root, 'checkout/scripts/setup.sh'));
+  for (const name of ['setup.sh', 'programs.tsv'])
+    copyFileSync(join(SCRIPTS, name), join(root, 'checkout/scripts', name));
   writeFileSync(join(root, 'log'), '');
   writeFileSync(join(root, 'checkout/package.json'), '{}');
   writeFileSync(join(root, 'checkout/package-lock.json'), '{}');
@@ -109,31 +96,40 @@ describe('scripts/setup.sh', () => {
   });
 
   it('installs what is missing, and fetches the lists only when apt does not know the package', () => {
-    rmSync(join(bin(), 'iperf3'));
+    rmSync(join(bin(), 'ping'));
     program('id', 'echo 0');
     // Knows the package after an update only.
     program(
       'apt-get',
       `case "$*" in *update*) echo update >>${root}/log ;; *install*) grep -q update ${root}/log || { echo refused >>${root}/log; exit 100; }
-       for last; do :; done; echo "install $last" >>${root}/log; ln -s /bin/true ${bin()}/iperf3 ;; esac`,
+       for last; do :; done; echo "install $last" >>${root}/log; ln -s /bin/true ${bin()}/ping ;; esac`,
     );
-    expect(setup('demo')).toMatchObject({ status: 0, stderr: expect.stringContaining('iperf3 (makes traffic)') });
-    expect(log()).toBe('refused\nupdate\ninstall iperf3\n');
+    expect(setup('demo')).toMatchObject({
+      status: 0,
+      stderr: expect.stringContaining('iputils-ping (checks connectivity)'),
+    });
+    expect(log()).toBe('refused\nupdate\ninstall iputils-ping\n');
   });
 
   it('says exactly what to install without root, and stops', () => {
-    rmSync(join(bin(), 'iperf3'));
+    rmSync(join(bin(), 'ping'));
     rmSync(join(bin(), 'ncat'));
     program('id', 'echo 1000');
     const stderr =
-      'setup: missing: iperf3 (makes traffic). Run as root: apt-get install --no-install-recommends iperf3\n';
+      'setup: missing: iputils-ping (checks connectivity). Run as root: apt-get install --no-install-recommends iputils-ping\n';
     expect(setup('demo')).toMatchObject({ status: 1, stderr });
-    expect(setup('test').stderr).toMatch(/iperf3 ncat\n$/);
+    expect(setup('test').stderr).toMatch(/iputils-ping ncat\n$/);
     expect(log()).toBe('');
   });
 
+  it('names a package once, however many of its programs are missing, and installs what benchmarks need', () => {
+    for (const name of ['ovsdb-tool', 'ovs-appctl', 'ovs-ofctl', 'tshark']) rmSync(join(bin(), name));
+    program('id', 'echo 1000');
+    expect(setup('bench').stderr).toMatch(/--no-install-recommends openvswitch-common\n$/);
+  });
+
   it('says so without apt, or when apt has not brought it', () => {
-    rmSync(join(bin(), 'iperf3'));
+    rmSync(join(bin(), 'ping'));
     program('id', 'echo 0');
     expect(setup('demo')).toMatchObject({ status: 1, stderr: expect.stringContaining('still missing after') });
     rmSync(join(bin(), 'apt-get'));
@@ -141,6 +137,6 @@ describe('scripts/setup.sh', () => {
   });
 
   it('refuses another use', () => {
-    expect(setup('all')).toMatchObject({ status: 2, stderr: 'usage: sh scripts/setup.sh demo|test\n' });
+    expect(setup('all')).toMatchObject({ status: 2, stderr: 'usage: sh scripts/setup.sh demo|test|bench\n' });
   });
 });
