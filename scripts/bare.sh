@@ -7,6 +7,7 @@
 #
 # Needs root, debootstrap (installed where apt-get is) and about 4 GB in $TMPDIR (/var/tmp). The network is this machine's.
 # ~/.cache/sonde is shared with the chroot, and so are archives of packages; packages that are installed are not.
+# Ended by SIGINT or SIGTERM it leaves nothing behind; by SIGKILL its folder, but no process and no mount.
 # Exit status: that of the command; 69 where there cannot be such a chroot.
 set -eu
 
@@ -21,7 +22,7 @@ say() { echo "bare: $*" >&2; }
 unavailable() { say "$*"; exit "$UNAVAILABLE"; }
 
 [ "$(id -u)" -eq 0 ] || unavailable 'a chroot needs root'
-git rev-parse --verify -q HEAD >/dev/null || unavailable 'this is no checkout with a commit in it'
+git -c safe.directory="$PWD" rev-parse --verify -q HEAD >/dev/null || unavailable 'this is no checkout with a commit in it'
 unshare --mount --pid --fork true 2>/dev/null || unavailable 'namespaces cannot be made here (CAP_SYS_ADMIN)'
 if ! command -v debootstrap >/dev/null; then
   say 'installing debootstrap ...'
@@ -124,9 +125,9 @@ for name in $(env | sed -nE 's/^(CI|[A-Za-z]+_(proxy|PROXY)|NODE_EXTRA_CA_CERTS|
   case $name in *CERT*) take "$value" ;; esac
 done
 
-[ -z "$(git status --porcelain)" ] || say 'what is not committed is not in it'
+[ -z "$(git -c safe.directory="$PWD" status --porcelain)" ] || say 'what is not committed is not in it'
 mkdir -p "$root/root/sonde" "$root/root/.cache/sonde" "$root/root/.npm" "$root/var/cache/apt/archives"
-git archive HEAD | tar -C "$root/root/sonde" -xf -
+git -c safe.directory="$PWD" archive HEAD | tar -C "$root/root/sonde" -xf -
 chroot "$root" /usr/local/bin/node /usr/local/bin/npm --version >/dev/null || unavailable "the Node of this machine ($node) does not run without its other packages"
 
 # apt and npm lock their folders: of several at a time the first shares, the others fetch for themselves.

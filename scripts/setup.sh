@@ -36,7 +36,7 @@ look_for_packages() {
     is_needed "$who" || continue
     has "$program" && continue
     case "$missing " in *" $package "*) continue ;; esac
-    missing="$missing $package"
+    missing="$missing $package" why=${why% (not called yet)}
     reasons="$reasons${reasons:+, }$package ($why)"
   done <scripts/programs.tsv
 }

@@ -12,7 +12,8 @@ const ROWS = new Map(PROGRAMS.map((row) => [row.program, row]));
 
 /** For whom a program has to be installed, by who starts it; the first that matches. What is in every Debian may be started by all. */
 const CALLERS: readonly (readonly [path: RegExp, users: readonly string[]])[] = [
-  [/^src\/lab\/(kafka|kernel-host\/|prerequisites)/, ['demo', 'test']],
+  [/^src\/lab\/kafka/, ['test', 'bench']],
+  [/^src\/lab\/(kernel-host\/|prerequisites)/, ['demo', 'test']],
   [/^(src|bin)\//, ['demo']],
   [/^bench\//, ['demo', 'bench']],
   [/^scripts\/setup\.sh$/, []],
