@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
+import type { FlowRow } from '../../src/model/flow.ts';
 import { createJoin, type FlowSample } from '../../src/probe/flows/join.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 
@@ -79,6 +80,91 @@ it('whatever the order of records and flushes, rows add up to the records of eac
       expect(actual).toEqual(expected);
       expect(join.pending).toBe(0);
     }),
+  );
+});
+
+const event = fc.record({
+  kind: fc.constantFrom(...Object.values(OBSERVATIONS)),
+  zone: fc.integer({ min: 0, max: 2 }),
+  port: fc.integer({ min: 1, max: 4 }),
+  point: fc.constantFrom(1, 2, 6, FIRST_RULE, FIRST_RULE + 1),
+  packets: fc.integer({ min: 1, max: 9 }),
+  mac: fc.nat(3),
+  flush: fc.boolean(),
+  most: fc.integer({ min: 1, max: 9 }),
+});
+
+it('every packet that was counted or refused is in one row of the vNIC of its zone, the refused ones by rule or reason, whatever the limits', () => {
+  fc.assert(
+    fc.property(
+      fc.array(event, { maxLength: 150, size: 'max' }),
+      fc.constantFrom({}, { most: 5, mostOfOne: 2 }),
+      (events, limits) => {
+        const directory = createDirectory({
+          ports: [1, 2].map((zone) => ({ ofport: 9, zone, ifaceId: `vnic-${zone}`, name: 'tap' })),
+          endpoints: [],
+          routerOf: () => undefined,
+        });
+        const join = createJoin(
+          { epoch: 0, host: 'h', encapAddress: 0, holdUs: 3, idleUs: 20, ...limits },
+          { directory: () => directory, rule: () => undefined },
+        );
+        const expected = new Map<string, number>();
+        const actual = new Map<string, number>();
+        const add = (sums: Map<string, number>, key: string, packets: number): void => {
+          if (packets > 0) sums.set(key, (sums.get(key) ?? 0) + packets);
+        };
+        const isWhole = limits.most === undefined;
+        let now = 100;
+        const emit = (row: FlowRow): void => {
+          const where = `${row.endpoint} ${isWhole ? row.local_port : ''}`;
+          const drops = Number(row.drop_packets);
+          const moved = Number(row.tx_packets) + Number(row.rx_packets);
+          expect(drops > 0).toBe(row.verdict !== 'allow');
+          expect(moved > 0).toBe(row.verdict === 'allow');
+          expect(row.end).toBeGreaterThanOrEqual(row.start);
+          add(actual, `${where} tx`, Number(row.tx_packets));
+          add(actual, `${where} rx`, Number(row.rx_packets));
+          add(actual, `${where} ${row.rule_number || row.reason}`, drops);
+        };
+        for (const { kind, zone, port, point, packets, mac, flush, most } of events) {
+          const isSent = kind % 2 === 1;
+          join.add(
+            {
+              domain: domainOf(kind, zone),
+              point: kind <= 2 ? 0 : point,
+              start: now,
+              end: now + 1,
+              endReason: 2,
+              sourceMac: mac,
+              destinationMac: mac,
+              ethertype: 0x0800,
+              protocol: 6,
+              source: isSent ? 10 : 20,
+              destination: isSent ? 20 : 10,
+              sourcePort: isSent ? port : 80,
+              destinationPort: isSent ? 80 : port,
+              icmpType: 0,
+              icmpCode: 0,
+              octets: 60 * packets,
+              packets,
+            },
+            now,
+          );
+          const where = `${zone === 0 ? '' : `vnic-${zone}`} ${isWhole ? port : ''}`;
+          const names = { 1: 'POLICY_DENY', 2: 'DEFAULT_DENY', 6: 'NO_ROUTE' } as Record<number, string>;
+          if (kind <= 2) add(expected, `${where} ${isSent ? 'tx' : 'rx'}`, packets);
+          else if (kind >= OBSERVATIONS.egressDrop) add(expected, `${where} ${names[point] ?? point}`, packets);
+          now++;
+          if (!flush) continue;
+          join.flush(now, emit, false, most);
+          join.evict(now);
+        }
+        join.flush(now, emit, true);
+        expect(actual).toEqual(expected);
+      },
+    ),
+    { numRuns: 300 },
   );
 });
 

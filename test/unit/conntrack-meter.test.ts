@@ -199,6 +199,15 @@ describe('the meter of connections', () => {
     ]);
   });
 
+  it('goes by addresses where marks are of somebody else, and has no rule then', () => {
+    const { meter, look } = setUp({ ignoresMarks: true });
+    const odd = { ...opened, mark: 0xffffffff };
+    expect(look(T0 + S, { ...odd, zone: 6 }, { ...odd, zone: 41 })).toMatchObject([
+      { side: 'server', rule_number: 0, endpoint: db.ifaceId },
+    ]);
+    expect(meter.counts.foreign).toBe(1);
+  });
+
   it('has addresses as the vNIC sees them, and both ends alike where there is translation', () => {
     const { look } = setUp();
     // web dials a service address, which is db's.

@@ -2,8 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { zstdDecompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { domainOf, OBSERVATIONS } from '../../src/model/datapath.ts';
+import { blankRow } from '../../src/probe/flows/blank-row.ts';
 import type { FlowSample } from '../../src/probe/flows/join.ts';
 import { createRecorder, type FlowBlock } from '../../src/probe/flows/recorder.ts';
+import type { RowSource } from '../../src/probe/flows/row-source.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 import { decodeBlocks } from '../../src/wire/native/block-reader.ts';
 
@@ -79,5 +81,72 @@ describe('the recorder while the clock of its host is set', () => {
     expect(rows.map(({ number }) => number)).toEqual([0, 1, 2, 3, 4, 5]);
     const times = rows.map(({ time }) => time);
     expect(times).toEqual([...times].sort((a, b) => a - b));
+  });
+});
+
+describe('the recorder and its sources', () => {
+  it('makes rows a stretch at a time, with turns of the loop in between, and settles what is kept', async () => {
+    const said: string[] = [];
+    let left = 2500;
+    const row = blankRow('h1', T0);
+    const source: RowSource = {
+      flush(_, emit, __, most = 0) {
+        const made = Math.min(left, most);
+        for (let i = 0; i < made; i++) emit(row);
+        left -= made;
+        said.push(`made ${made}`);
+        setImmediate(() => said.push('turn'));
+        return made;
+      },
+      settle: () => (left > 0 ? undefined : async () => void said.push('settled')),
+    };
+    const recorder = createRecorder(
+      { host: 'h1', epoch: T0, encapAddress: 0, holdUs: 0, idleUs: 1, blockRows: 1500, tickMs: 1 },
+      {
+        directory: () => createDirectory({ ports: [], endpoints: [], routerOf: () => undefined }),
+        rule: () => undefined,
+        deliver: async ({ rows, headers }) => void said.push(`kept ${rows} from ${headers['first-number']}`),
+        now: () => T0,
+        onError: (error) => {
+          throw error;
+        },
+        sources: [source],
+      },
+    );
+    await recorder.stop();
+    const made = ['made 1000', 'turn', 'made 1000', 'turn', 'made 500'];
+    expect(said.filter((word) => !word.startsWith('kept') && word !== 'settled').slice(0, 5)).toEqual(made);
+    expect(said.filter((word) => word.startsWith('kept') || word === 'settled')).toEqual([
+      'kept 1500 from 0',
+      'kept 1000 from 1500',
+      'settled',
+    ]);
+  });
+
+  it('goes on when one of them fails', async () => {
+    const errors: unknown[] = [];
+    let looks = 0;
+    const recorder = createRecorder(
+      { host: 'h1', epoch: T0, encapAddress: 0, holdUs: 0, idleUs: 1, blockRows: 10, tickMs: 1 },
+      {
+        directory: () => createDirectory({ ports: [], endpoints: [], routerOf: () => undefined }),
+        rule: () => undefined,
+        deliver: async () => undefined,
+        now: () => T0,
+        onError: (error) => void errors.push(error),
+        sources: [
+          {
+            flush() {
+              if (looks++ < 2) throw new Error('no');
+              return 0;
+            },
+          },
+        ],
+      },
+    );
+    recorder.start();
+    while (looks < 4) await sleep(1);
+    await recorder.stop();
+    expect(errors.length).toBe(2);
   });
 });

@@ -20,6 +20,8 @@ export interface MeterConfig {
   readonly epoch: number;
   /** Underlay address of this host. */
   readonly encapAddress: number;
+  /** Marks are somebody else's (OVN writes all of their bits): sides go by addresses, and no rule is known. Default false. */
+  readonly ignoresMarks?: boolean;
   /** How long the end of an entry that no look meets any more is waited for, microseconds; default 60 s. */
   readonly graceUs?: number;
   /** Most living entries whose counters are remembered; default 200,000. Those beyond come into rows when they end. */
@@ -51,6 +53,7 @@ const NOTHING: Counters = { originalPackets: 0, originalOctets: 0, replyPackets:
  */
 export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   const { graceUs = GRACE_US, most = MOST, mostOfOne = MOST_OF_ONE, mostEnded = MOST_ENDED } = config;
+  const { ignoresMarks = false } = config;
   const { pressure = () => 0 } = deps;
   const table = new EntryTable({ most, mostOfOne });
   const tuples = new TupleIndex();
@@ -96,7 +99,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   /** Zones that are nobody's: the tunnel's own packets (zone 0), and what others track. */
   function isForeign({ zone, mark }: ConntrackRecord): boolean {
     if (zone === 0) return true;
-    return !isOurs(mark) && deps.directory().portAt(zone) === undefined;
+    return (ignoresMarks || !isOurs(mark)) && deps.directory().portAt(zone) === undefined;
   }
 
   function begin(record: ConntrackRecord, now: number): Entry {
@@ -119,8 +122,9 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
 
   /** Takes in what a record says of an entry. */
   function read(entry: Entry, record: ConntrackRecord): void {
-    if (!entry.isDescribed) describe(entry, record, deps.directory().endpointAt(record.zone));
-    else if (record.mark !== 0) entry.rule = ruleOf(record.mark);
+    const mark = ignoresMarks ? 0 : record.mark;
+    if (!entry.isDescribed) describe(entry, record, mark, deps.directory().endpointAt(record.zone));
+    else if (mark !== 0) entry.rule = ruleOf(mark);
     if (record.hasCounters) {
       if (isLess(record, entry.told)) {
         counts.reset++;

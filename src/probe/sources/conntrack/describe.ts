@@ -11,8 +11,7 @@ export const isOurs = (mark: number): boolean => (mark & CT_MARK.ours) !== 0;
 export const ruleOf = (mark: number): number => (isOurs(mark) ? mark & CT_MARK.ruleMask : 0);
 
 /** Whose packets the original direction is of. Without a mark of Sonde's, addresses have to tell: of the vNIC's own one, or else nobody knows. */
-function sideOf(record: ConntrackRecord, endpoint: Endpoint | undefined): 0 | 1 | 2 {
-  const { mark } = record;
+function sideOf(record: ConntrackRecord, mark: number, endpoint: Endpoint | undefined): 0 | 1 | 2 {
   if (isOurs(mark)) return (mark & CT_MARK.client) === 0 ? 2 : 1;
   const addresses = endpoint?.addresses as readonly (number | bigint)[] | undefined;
   if (addresses === undefined) return 0;
@@ -20,18 +19,22 @@ function sideOf(record: ConntrackRecord, endpoint: Endpoint | undefined): 0 | 1 
   return addresses.includes(record.replySource) ? 2 : 0;
 }
 
-/** Fills in who the entry is of: all but counters, times and state. */
-export function describe(entry: Entry, record: ConntrackRecord, endpoint: Endpoint | undefined): void {
+/**
+ * Fills in who the entry is of: all but counters, times and state.
+ * @param mark of the record, 0 where marks are somebody else's
+ * @param endpoint of the zone
+ */
+export function describe(entry: Entry, record: ConntrackRecord, mark: number, endpoint: Endpoint | undefined): void {
   const { source, destination, sourcePort, destinationPort } = record;
   const { replySource, replyDestination, replySourcePort, replyDestinationPort } = record;
-  const side = sideOf(record, endpoint);
+  const side = sideOf(record, mark, endpoint);
   entry.isDescribed = true;
   entry.ethertype = ETHERTYPE[record.family];
   entry.protocol = record.protocol;
   entry.icmpType = record.icmpType;
   entry.icmpCode = record.icmpCode;
   entry.side = side;
-  entry.rule = ruleOf(record.mark);
+  entry.rule = ruleOf(mark);
   if (side === 2) {
     entry.localAddress = replySource;
     entry.localPort = replySourcePort;
