@@ -108,9 +108,9 @@ export function registerProbeMetrics(registry: Registry, ipfix: IpfixSource, rec
     metrics.sonde_ipfix_receive_buffer_octets.set({ of: 'given' }, given);
     metrics.sonde_flow_rows_total.inc({ outcome: 'kept' }, step('kept', recorder.counts.rowsDelivered));
     metrics.sonde_flow_rows_total.inc({ outcome: 'failed' }, step('failed', recorder.counts.rowsFailed));
-    metrics.sonde_flow_rows_unattributed_total.inc(step('unattributed', join.unattributed));
+    metrics.sonde_flow_rows_unattributed_total.inc(step('unattributed', recorder.total('unattributed')));
     metrics.sonde_flow_folded_records_total.inc(step('folded', join.folded));
-    metrics.sonde_flow_packets_total.inc(step('packets', join.packets));
+    metrics.sonde_flow_packets_total.inc(step('packets', recorder.total('packets')));
     for (const direction of ['forward', 'back'] as const)
       metrics.sonde_clock_steps_total.inc(
         { direction },

@@ -90,6 +90,7 @@ const event = fc.record({
   point: fc.constantFrom(1, 2, 6, FIRST_RULE, FIRST_RULE + 1),
   packets: fc.integer({ min: 1, max: 9 }),
   mac: fc.nat(3),
+  gap: fc.constantFrom(1, 15_000),
   flush: fc.boolean(),
   most: fc.integer({ min: 1, max: 9 }),
 });
@@ -106,7 +107,7 @@ it('every packet that was counted or refused is in one row of the vNIC of its zo
           routerOf: () => undefined,
         });
         const join = createJoin(
-          { epoch: 0, host: 'h', encapAddress: 0, holdUs: 3, idleUs: 20, ...limits },
+          { epoch: 0, host: 'h', encapAddress: 0, holdUs: 30_000, idleUs: 200_000, ...limits },
           { directory: () => directory, rule: () => undefined },
         );
         const expected = new Map<string, number>();
@@ -127,14 +128,15 @@ it('every packet that was counted or refused is in one row of the vNIC of its zo
           add(actual, `${where} rx`, Number(row.rx_packets));
           add(actual, `${where} ${row.rule_number || row.reason}`, drops);
         };
-        for (const { kind, zone, port, point, packets, mac, flush, most } of events) {
+        for (const { kind, zone, port, point, packets, mac, gap, flush, most } of events) {
+          now += gap;
           const isSent = kind % 2 === 1;
           join.add(
             {
               domain: domainOf(kind, zone),
               point: kind <= 2 ? 0 : point,
               start: now,
-              end: now + 1,
+              end: now,
               endReason: 2,
               sourceMac: mac,
               destinationMac: mac,
@@ -155,7 +157,6 @@ it('every packet that was counted or refused is in one row of the vNIC of its zo
           const names = { 1: 'POLICY_DENY', 2: 'DEFAULT_DENY', 6: 'NO_ROUTE' } as Record<number, string>;
           if (kind <= 2) add(expected, `${where} ${isSent ? 'tx' : 'rx'}`, packets);
           else if (kind >= OBSERVATIONS.egressDrop) add(expected, `${where} ${names[point] ?? point}`, packets);
-          now++;
           if (!flush) continue;
           join.flush(now, emit, false, most);
           join.evict(now);

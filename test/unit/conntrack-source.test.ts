@@ -65,6 +65,7 @@ async function runAgent(
   await during?.(ct);
   await ct.stop();
   await recorder.stop();
+  expect([recorder.total('packets'), recorder.total('unattributed')]).toEqual([ct.meter.packets, rows]);
   return { ct, rows, troubles };
 }
 

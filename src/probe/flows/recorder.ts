@@ -157,6 +157,9 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
   return {
     counts: counts as Readonly<typeof counts>,
     join: join.counts,
+    /** Over all sources, by what they count. */
+    total: (what: 'packets' | 'unattributed'): number =>
+      sources.reduce((sum, source) => sum + (source.counts?.[what] ?? 0), 0),
     get connections(): number {
       return join.connections;
     },

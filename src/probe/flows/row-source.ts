@@ -5,6 +5,8 @@ export type EmitRow = (row: FlowRow) => void;
 
 /** What makes flow rows, and is asked for them. */
 export interface RowSource {
+  /** Packets of local vNICs that it counted, and rows of ports that no document binds. */
+  readonly counts?: { readonly packets: number; readonly unattributed: number };
   /**
    * Emits rows that are due at `now` (microseconds since the epoch), or all that is open with `everything`; at most about `most`, so that nothing else
    * waits for long: it is asked again until it has fewer.

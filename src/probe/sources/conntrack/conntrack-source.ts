@@ -122,6 +122,7 @@ export function createConntrackSource(config: ConntrackSourceConfig, deps: Connt
   }
 
   const source: RowSource = {
+    counts: meter.counts,
     flush: meter.flush,
     settle() {
       const bytes = meter.checkpoint(deps.now(), isStopping);
