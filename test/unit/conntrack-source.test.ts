@@ -25,8 +25,13 @@ async function runAgent(
   table: () => readonly ConntrackRecord[],
   {
     path = join(folder, 'state/conntrack'),
+    early = [],
     during,
-  }: { path?: string; during?: (source: ReturnType<typeof createConntrackSource>) => Promise<void> } = {},
+  }: {
+    path?: string;
+    early?: readonly ConntrackRecord[];
+    during?: (source: ReturnType<typeof createConntrackSource>) => Promise<void>;
+  } = {},
 ) {
   const epoch = Date.now() * 1000;
   const troubles: SondeError[] = [];
@@ -59,6 +64,7 @@ async function runAgent(
       },
     },
   );
+  for (const record of early) ct.take(record);
   await ct.start();
   recorder.start();
   await vi.waitFor(() => expect(dumps).toBeGreaterThan(1));
@@ -96,6 +102,10 @@ describe('connections of the kernel', () => {
     expect([second.rows, second.ct.meter.packets, second.troubles]).toEqual([1, 1, []]);
     const third = await runAgent(() => [{ ...lasting, originalPackets: 6 }]);
     expect([third.rows, third.ct.meter.lost.before_start]).toEqual([0, 0]);
+    // It ends while the next run begins.
+    const ended = { ...lasting, kind: 'destroy', originalPackets: 8, stop: Date.now() * 1000 } as const;
+    const last = await runAgent(() => [], { early: [ended] });
+    expect([last.rows, last.ct.meter.packets]).toEqual([1, 2]);
   });
 
   it('are counted from now on where the checkpoint is damaged, and it is said', async () => {

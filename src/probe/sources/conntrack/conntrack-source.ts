@@ -30,6 +30,8 @@ const LOOK_MS = 5000;
 const PATIENCE_MS = 60_000;
 /** Between two looks, also when events are lost all the time. */
 const GAP_MS = 1000;
+/** Ends that can wait for the checkpoint to be read. */
+const MOST_EARLY = 50_000;
 /** How long a look that is under way holds up the end. */
 const LAST_LOOK_MS = 2000;
 
@@ -46,6 +48,8 @@ export function createConntrackSource(config: ConntrackSourceConfig, deps: Connt
   let looking: Promise<void> | undefined;
   let lookedAt = 0;
   let isDue = false;
+  /** Ends that were heard before it was known what the run before has told. */
+  let early: ConntrackRecord[] | undefined = [];
   let isStopping = false;
 
   function failed(code: 'CONNTRACK_LOOK_FAILED' | 'CONNTRACK_CHECKPOINT_FAILED', cause: unknown, done = ''): void {
@@ -142,16 +146,21 @@ export function createConntrackSource(config: ConntrackSourceConfig, deps: Connt
     find: meter.find,
     /** An event. Only ends tell anything: new connections have no counters yet, and the next look finds them. */
     take(record: ConntrackRecord): void {
-      if (record.kind === 'destroy') meter.end(record, deps.now());
+      if (record.kind !== 'destroy') return;
+      if (early === undefined) meter.end(record, deps.now());
+      else if (early.length < MOST_EARLY) early.push({ ...record });
+      else counts.overruns++;
     },
     /** Events were lost. A look finds what has gone meanwhile. */
     onLost(): void {
       counts.overruns++;
       lookSoon();
     },
-    /** Reads what the run before has told, then begins to look. Events may come while it does: give them to `take` when it has resolved. */
+    /** Reads what the run before has told, then begins to look. Events that come meanwhile wait for that. */
     async start(): Promise<void> {
       await restore();
+      for (const record of early ?? []) meter.end(record, deps.now());
+      early = undefined;
       timer = setInterval(look, lookMs);
       look();
     },
