@@ -285,7 +285,7 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
     async meterConfigs() {
       const configs = await multipart('meter_config', {});
       return configs.map((config) =>
-        config.burst ? config : { ...config, bands: config.bands?.map(withoutBurst) ?? [] },
+        config.burst || config.bands === undefined ? config : { ...config, bands: config.bands.map(withoutBurst) },
       );
     },
     meterStats: () => multipart('meter_stats', {}),
