@@ -19,6 +19,7 @@ import { createRecorder } from './probe/flows/recorder.ts';
 import { createDepartures } from './probe/identity/departures.ts';
 import { createDirectory } from './probe/identity/directory.ts';
 import { createIdentityHistory } from './probe/identity/history.ts';
+import { createKernelCounting } from './probe/kernel-counting.ts';
 import { createLedger } from './probe/ledger.ts';
 import { registerProbeMetrics } from './probe/metrics.ts';
 import { createReports } from './probe/reports.ts';
@@ -34,6 +35,8 @@ export interface AgentDeps {
 }
 
 const TUNNEL_PORT = 'gnv0';
+/** Of Geneve, RFC 8926 section 3.3. */
+const TUNNEL_UDP_PORT = 6081;
 const RECORDER = { holdUs: 1_000_000, idleUs: 120_000_000, blockRows: 2000, tickMs: 500 } as const;
 const HEARTBEAT_MS = 5000;
 /** How often the agent tells the ledger what it has seen, and whom it has seen for the first time. */
@@ -110,9 +113,25 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       const encap = await tunnelAddress(config.ovsDatabase, { bridge, onTrouble: complain('cannot start yet') });
       refreshDirectory();
 
+      const own = { host: config.host, epoch, encapAddress: encap };
+      const isKernel = bridge.datapathType() === 'system';
+      const kernel = isKernel
+        ? createKernelCounting(
+            { ...own, checkpoint: join(config.stateDir, 'conntrack'), tunnelPort: TUNNEL_UDP_PORT },
+            {
+              directory: () => directory,
+              rule: world.rule,
+              now: nowUs,
+              metrics,
+              onTrouble: complain('connections are not all counted'),
+              onState: conditions.set,
+            },
+          )
+        : undefined;
       const recorder = createRecorder(
-        { host: config.host, epoch, encapAddress: encap, ...RECORDER },
+        { ...own, ...RECORDER, countedBy: isKernel ? 'sample' : 'ipfix' },
         {
+          ...(kernel && { sources: [kernel.source.source], find: kernel.source.find }),
           directory: () => directory,
           rule: world.rule,
           deliver: ({ value, headers }) => spool.append('sonde.flows', { key: config.host, value, headers }),
@@ -148,6 +167,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       );
       const ipfix = await exporter.start();
       registerProbeMetrics(metrics, ipfix, recorder);
+      await kernel?.start();
       recorder.start();
       const reports = createReports(
         { host: config.host, everyMs: REPORT_MS },
@@ -156,6 +176,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
           ledger,
           identities,
           lostRecords: () => ipfix.counts().lost,
+          uncounted: () => kernel?.source.meter.lost ?? {},
           ports: bridge.ports,
           directory: () => directory,
           now: nowUs,
@@ -165,6 +186,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       reports.start();
       stops.push(async () => {
         await exporter.stop();
+        await kernel?.stop();
         await recorder.stop();
         await reports.stop();
       });
@@ -202,7 +224,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
             known: () => bridge.up,
             ports: bridge.ports,
             tunnelOfport: bridge.tunnelOfport,
-            countedBy: () => (bridge.datapathType() === 'system' ? 'conntrack' : 'ipfix'),
+            countedBy: () => (isKernel ? 'conntrack' : 'ipfix'),
             onPorts: (listener) => {
               bridge.events.on('ports', listener);
               bridge.events.on('up', listener);

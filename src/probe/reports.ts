@@ -19,6 +19,8 @@ export interface ReportsDeps {
   readonly identities: IdentityHistory;
   /** Records that the source lost, by its own account. */
   readonly lostRecords: () => number;
+  /** What nobody could count, by reason. */
+  readonly uncounted: () => Readonly<Record<string, number>>;
   readonly ports: () => readonly LocalPort[];
   readonly directory: () => Directory;
   /** Microseconds since the epoch. */
@@ -46,7 +48,7 @@ export function createReports({ host, everyMs }: ReportsConfig, deps: ReportsDep
   async function report(isLast: boolean): Promise<void> {
     const now = deps.now();
     const waits = deps.spool.depth();
-    const counts = { spoolRows: waits.rows, lostRecords: deps.lostRecords() };
+    const counts = { spoolRows: waits.rows, lostRecords: deps.lostRecords(), uncounted: { ...deps.uncounted() } };
     await tell(deps.ledger.report(now, counts));
     const lost = losses.report(now, counts, waits.messages === 0, deps.spool.losses());
     if (lost !== undefined && !(await tell(lost))) losses.failed();

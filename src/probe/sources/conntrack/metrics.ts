@@ -29,7 +29,6 @@ export const METRICS = {
     help: 'Records of the connection table: entries that looks met, ends that were heard; foreign: of zones that are no vNIC of this host; repeated: ends that were told already.',
     labels: { kind: ['entry', 'end', 'foreign', 'repeated'] },
   },
-  sonde_conntrack_overruns_total: { type: 'counter', help: 'Times that events were lost, since the socket was full.' },
   sonde_conntrack_rows_total: { type: 'counter', help: 'Flow rows that were made of the connection table.' },
   sonde_conntrack_folded_connections_total: {
     type: 'counter',
@@ -71,7 +70,6 @@ export function registerConntrackMetrics(registry: Registry, source: ConntrackSo
     const records = { entry: meter.looked, end: meter.ended, foreign: meter.foreign, repeated: meter.repeated };
     for (const [kind, total] of Object.entries(records))
       metrics.sonde_conntrack_records_total.inc({ kind }, step(kind, total));
-    metrics.sonde_conntrack_overruns_total.inc(step('overruns', counts.overruns));
     metrics.sonde_conntrack_rows_total.inc(step('rows', meter.rows));
     metrics.sonde_conntrack_folded_connections_total.inc(step('folded', meter.folded));
     metrics.sonde_conntrack_reset_connections_total.inc(step('reset', meter.reset));
