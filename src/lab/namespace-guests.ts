@@ -1,6 +1,6 @@
 import { type CommandOptions, ipBatch, mustRun, runCommand } from './command.ts';
 import type { GuestCounters, GuestDriver } from './guests.ts';
-import { INTEGRATION_BRIDGE, ovsEnvironment, vsctl, vsctlTransaction } from './openvswitch.ts';
+import { INTEGRATION_BRIDGE, ovsEnvironment, vsctlTimeout, vsctlTransaction } from './openvswitch.ts';
 import type { LabVm, ResolvedHost } from './spec.ts';
 
 const NIC = 'eth0';
@@ -33,7 +33,7 @@ export function createNamespaceGuests(): GuestDriver {
 
     async stop(host, vm, options) {
       const env = { ...options.env, ...ovsEnvironment(host.runDir) };
-      const unplug = [...vsctl(options), '--if-exists', 'del-port', INTEGRATION_BRIDGE, vm.tap];
+      const unplug = ['ovs-vsctl', vsctlTimeout(options), '--if-exists', 'del-port', INTEGRATION_BRIDGE, vm.tap];
       await mustRun(`unplug ${vm.name}`, unplug, { ...options, env });
       await runCommand(['ip', 'netns', 'del', vm.netns], options);
     },
@@ -88,7 +88,7 @@ async function plug(host: ResolvedHost, vms: readonly LabVm[], options: CommandO
     ];
   });
   const env = { ...options.env, ...ovsEnvironment(host.runDir) };
-  await mustRun(`plug the VMs of ${host.name}`, [...vsctl(options), ...vsctlTransaction(commands)], {
+  await mustRun(`plug the VMs of ${host.name}`, ['ovs-vsctl', vsctlTimeout(options), ...vsctlTransaction(commands)], {
     ...options,
     env,
   });

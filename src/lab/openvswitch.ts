@@ -36,7 +36,11 @@ export async function startOpenvswitch(lab: ResolvedLab, host: ResolvedHost, bas
   await startDaemon(lab, host, 'ovsdb-server', base);
   await mustRun(what, ['ovs-vsctl', '--no-wait', 'init', '--', ...setExternalIds(host)], options);
   await startDaemon(lab, host, 'ovs-vswitchd', base);
-  await mustRun(`create the bridges of ${host.name}`, [...vsctl(base), ...bridges(lab, host)], options);
+  await mustRun(
+    `create the bridges of ${host.name}`,
+    ['ovs-vsctl', vsctlTimeout(base), ...bridges(lab, host)],
+    options,
+  );
 }
 
 /**
@@ -73,7 +77,7 @@ export async function startDaemon(
 /** Returns when ovs-vswitchd has put into effect what the database says. */
 export async function awaitSwitch(host: ResolvedHost, base: CommandOptions): Promise<void> {
   const options = { ...base, env: { ...base.env, ...ovsEnvironment(host.runDir) } };
-  const touch = [...vsctl(base), 'set', 'Open_vSwitch', '.', `external_ids:hostname=${host.name}`];
+  const touch = ['ovs-vsctl', vsctlTimeout(base), 'set', 'Open_vSwitch', '.', `external_ids:hostname=${host.name}`];
   await mustRun(`wait for the switch of ${host.name}`, touch, options);
 }
 
@@ -91,9 +95,9 @@ export async function introducePeers(lab: ResolvedLab, host: ResolvedHost, base:
   }
 }
 
-/** ovs-vsctl, which gives up at half of the time that the command is given, so that it can say why. */
-export function vsctl({ timeoutMs = DEFAULT_TIMEOUT_MS }: CommandOptions): readonly string[] {
-  return ['ovs-vsctl', `--timeout=${Math.ceil(timeoutMs / 2000)}`];
+/** Makes ovs-vsctl give up at half of the time that the command is given, so that it can say why. */
+export function vsctlTimeout({ timeoutMs = DEFAULT_TIMEOUT_MS }: CommandOptions): string {
+  return `--timeout=${Math.ceil(timeoutMs / 2000)}`;
 }
 
 /** Commands for one ovs-vsctl run, each after the first led by `--`. */

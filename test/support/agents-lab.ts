@@ -76,13 +76,19 @@ export function createAgentsLab(spec: LabSpec) {
       const from = 'start' as const;
       await bus.read(
         { topic: 'sonde.flows', from },
-        { onMessages: (messages) => messages.forEach(({ value }) => takeRows(value)) },
+        {
+          onMessages: (messages) => {
+            for (const { value } of messages) takeRows(value);
+          },
+        },
       );
       await bus.read(
         { topic: 'sonde.events', from },
         {
-          onMessages: (messages) =>
-            messages.forEach(({ value }) => value !== null && events.push(JSON.parse(Buffer.from(value).toString()))),
+          onMessages: (messages) => {
+            for (const { value } of messages)
+              if (value !== null) events.push(JSON.parse(Buffer.from(value).toString()));
+          },
         },
       );
       for (const { name } of lab.hosts) startAgent(name);

@@ -22,9 +22,12 @@ const FUNCTIONS: Readonly<Record<string, number>> = {
   runCommand: 0,
   spawnCommand: 0,
   mustRun: 1,
-  startDaemon: 1,
+  startDaemon: 2,
   runProgram: 0,
+  inside: 1,
+  startInside: 1,
 };
+/** Where such a method is given an argv first, that is it: a guest has no targets. */
 const METHODS: Readonly<Record<string, number>> = {
   exec: 1,
   spawn: 1,
@@ -56,6 +59,13 @@ const BUILTINS = new Set(
 
 /** A node of either syntax tree. */
 type Tree = { readonly type: string; readonly [field: string]: unknown };
+
+/** What a variable is, or is unless it is given; of `[file, ...args] = argv` the first. `within`: the function or file that it is of. */
+interface Value {
+  readonly init: Tree;
+  readonly isFirst: boolean;
+  readonly within: Tree;
+}
 
 function childrenOf(node: object): object[] {
   return Object.values(node)
@@ -99,8 +109,7 @@ export function shellPrograms(text: string): string[] {
 export function sourcePrograms(path: string, source: string): ProgramCall[] {
   const root = parseSync(path, source).program as unknown as Tree;
   const parents = new Map<object, Tree>();
-  /** What variables are, by name; of `[file, ...args] = argv` the first. */
-  const values = new Map<string, { readonly init: Tree; readonly isFirst: boolean }[]>();
+  const values = new Map<string, Value[]>();
   const calls: Tree[] = [];
   const functions = new Map(Object.entries(FUNCTIONS));
   const methods = new Map(Object.entries(METHODS));
@@ -112,12 +121,18 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
       read(child);
     }
     if (node.type === 'CallExpression') calls.push(node);
-    if (node.type !== 'VariableDeclarator' || node.init === null) return;
-    const id = node.id as Tree;
+    // { program = 'nft' }
+    if (node.type === 'AssignmentPattern' && parents.get(node)?.type === 'Property') learn(node, node.left, node.right);
+    if (node.type === 'VariableDeclarator' && node.init !== null) learn(node, node.id, node.init);
+  };
+  const learn = (node: Tree, target: unknown, init: unknown): void => {
+    const id = target as Tree;
     const isFirst = id.type === 'ArrayPattern';
     const first = isFirst ? (id.elements as (Tree | null)[])[0] : id;
     const name = String(((first?.left as Tree | undefined) ?? first)?.name);
-    values.set(name, [...(values.get(name) ?? []), { init: node.init as Tree, isFirst }]);
+    let within = node;
+    while (within.params === undefined && within !== root) within = parents.get(within) ?? root;
+    values.set(name, [...(values.get(name) ?? []), { init: init as Tree, isFirst, within }]);
   };
   read(root);
 
@@ -128,6 +143,16 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
   };
   const text = (node: Tree): string => source.slice(node.start as number, node.end as number);
 
+  /** What a variable may be where a node names it: those of the nearest function that has it; of a parameter nothing is known. */
+  function valuesOf(node: Tree, name: string): readonly Value[] {
+    const parameter = parameterOf(node, name);
+    for (let of: Tree | undefined = node; of !== undefined; of = parents.get(of)) {
+      const found = (values.get(name) ?? []).filter(({ within }) => within === of);
+      if (found.length > 0 || of === parameter?.of) return found;
+    }
+    return [];
+  }
+
   /** What a string may be; '0' stands for what is put into a template. */
   function strings(node: Tree | undefined): string[] {
     if (node === undefined) return [];
@@ -136,7 +161,7 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
       return [(node.quasis as { value: { cooked: string } }[]).map(({ value }) => value.cooked).join('0')];
     if (node.type === 'ConditionalExpression')
       return [node.consequent, node.alternate].flatMap((one) => strings(one as Tree));
-    if (node.type === 'Identifier') return (values.get(String(node.name)) ?? []).flatMap(({ init }) => strings(init));
+    if (node.type === 'Identifier') return valuesOf(node, String(node.name)).flatMap(({ init }) => strings(init));
     return [];
   }
 
@@ -146,9 +171,7 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
       if (node.type === 'ArrayExpression') return words(node.elements as Tree[]);
       if (node.type !== 'SpreadElement' && node.type !== 'Identifier') return [node];
       const name = String(((node.argument as Tree | undefined) ?? node).name);
-      const arrays = (values.get(name) ?? []).filter(
-        ({ init, isFirst }) => init.type === 'ArrayExpression' && !isFirst,
-      );
+      const arrays = valuesOf(node, name).filter(({ init, isFirst }) => init.type === 'ArrayExpression' && !isFirst);
       return arrays.length === 0 ? [node] : words(arrays.map(({ init }) => init));
     });
   }
@@ -202,10 +225,10 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
 
   function variable(node: Tree): void {
     const parameter = parameterOf(node, String(node.name));
-    const known = values.get(String(node.name)) ?? [];
-    if (parameter !== undefined) passes(parameter);
-    else if (known.length === 0) add(node, text(node), true);
-    else for (const { init } of known) program(init);
+    const known = valuesOf(node, String(node.name));
+    if (known.length > 0) for (const { init } of known) program(init);
+    else if (parameter !== undefined) passes(parameter);
+    else add(node, text(node), true);
   }
 
   /** A whole command line: its program, and those that it is told to start. */
@@ -218,8 +241,10 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
     if (name === 'ip' && strings(second)[0] === 'netns' && strings(third)[0] === 'exec') command(line.slice(4));
     else if ((name === 'sh' || name === 'bash') && /^-\w*c$/.test(strings(second)[0] ?? ''))
       for (const script of strings(third)) for (const one of shellPrograms(script)) add(third as Tree, one);
-    else if (PREFIXES.has(name))
-      command(line.slice(1 + line.slice(1).findIndex((one) => /^[a-z]/.test(strings(one)[0] ?? ''))));
+    else if (PREFIXES.has(name)) {
+      const next = line.findIndex((one, at) => at > 0 && /^[a-z]/.test(strings(one)[0] ?? ''));
+      if (next > 0) command(line.slice(next));
+    }
   }
 
   /** Which argument of a call is the program; undefined: it starts none. */
@@ -239,7 +264,8 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
           functions.set(name, placeOf(init) as number);
     for (const call of calls) {
       const place = placeOf(call.callee as Tree);
-      const given = place === undefined ? [] : (call.arguments as Tree[]).slice(place);
+      const all = call.arguments as Tree[];
+      const given = place === undefined ? [] : all.slice(all[0]?.type === 'ArrayExpression' ? 0 : place);
       if (given.length > 0) command(given);
     }
   }
