@@ -111,14 +111,14 @@ const ATTEMPTS: readonly Attempt[] = PAIRS.flatMap(([from, to]) =>
 const wanted = (attempt: Attempt) => fateOf([...state.documents.values()], attempt);
 
 describe('the shop on two hosts', () => {
-  it('lets through between all pairs what the documents allow, and nothing else', async () => {
-    // Nobody listens: what comes through is refused by the guest at once, what is dropped takes all the time it is given.
+  /** What became of each attempt, all at once. Nobody listens: what comes through is refused by the guest, what is dropped takes all the time it is given. */
+  async function real(attempts: readonly Attempt[]): Promise<string[]> {
     const probes = lab.vms.map(async ({ name }) => {
-      const own = ATTEMPTS.filter(({ from }) => from === name);
+      const own = attempts.filter(({ from }) => from === name);
       const lines = own.map(({ to, protocol, port }, at) => {
         const probe =
           protocol === 'icmp'
-            ? `ping -c 1 -W ${ANSWER_S} ${addressOf(to)}`
+            ? `ping -c 1 -w ${ANSWER_S} ${addressOf(to)}`
             : `timeout ${ANSWER_S} bash -c '</dev/tcp/${addressOf(to)}/${port}'`;
         return `(${probe} >/dev/null 2>&1; echo ${at} $?) &`;
       });
@@ -132,11 +132,23 @@ describe('the shop on two hosts', () => {
       return own.map((attempt, at) => {
         const status = statuses.get(at);
         const isThrough = attempt.protocol === 'icmp' ? status === 0 : status === 1;
-        return `${attempt.from} ${attempt.to} ${attempt.protocol} ${attempt.port} ${isThrough ? 'delivered' : 'dropped'}`;
+        return told(attempt, isThrough ? 'delivered' : 'dropped');
       });
     });
-    const seen = (await Promise.all(probes)).flat();
-    const want = ATTEMPTS.map((one) => `${one.from} ${one.to} ${one.protocol} ${one.port} ${wanted(one).verdict}`);
+    return (await Promise.all(probes)).flat();
+  }
+  const told = ({ from, to, protocol, port }: Attempt, verdict: string): string =>
+    `${from} ${to} ${protocol} ${port} ${verdict}`;
+
+  it('lets through between all pairs what the documents allow, and nothing else', async () => {
+    const want = ATTEMPTS.map((one) => told(one, wanted(one).verdict));
+    let seen = await real(ATTEMPTS);
+    // A hundred programs at once starve an emulated machine: what was late there is asked again.
+    const late = ATTEMPTS.filter((one) => wanted(one).verdict === 'delivered' && seen.includes(told(one, 'dropped')));
+    if (PATIENCE > 1 && late.length > 0) {
+      const second = await real(late);
+      seen = [...seen.filter((line) => !late.some((one) => told(one, 'dropped') === line)), ...second];
+    }
     expect(seen.toSorted()).toEqual(want.toSorted());
     expect(new Set(want.map((line) => line.split(' ').at(-1)))).toEqual(new Set(['delivered', 'dropped']));
   });

@@ -14,7 +14,7 @@ import type { TraceSpec } from '../../src/model/trace.ts';
 import { createTraceCoordinator, type TraceCoordinator } from '../../src/trace/coordinator.ts';
 import { createTracePoint, type TracePoint } from '../../src/trace/trace-point.ts';
 import { parseIp, parseMac } from '../../src/wire/address.ts';
-import { onDatapath } from '../support/datapath.ts';
+import { onDatapath, PATIENCE } from '../support/datapath.ts';
 import { createMemoryBus } from '../support/memory-bus.ts';
 import { createOfctlSwitch } from '../support/ofctl-switch.ts';
 import { documentsOf, endpointOf } from '../support/trace-topology.ts';
@@ -190,7 +190,7 @@ const ask = (changes: Partial<TraceSpec> = {}) =>
     destination: 'vm-2-1',
     protocol: 'tcp',
     destinationPort: 80,
-    timeoutMs: 5000,
+    timeoutMs: 5000 * PATIENCE,
     ...changes,
   });
 const steps = (hops: readonly { host: string; component: string; action: string }[]) =>
@@ -221,7 +221,7 @@ describe('a trace on two real hosts', () => {
       'host-2 IngressPolicy Allowed',
       'host-2 Output Delivered',
     ]);
-    expect(verdict.durationMicros).toBeLessThan(2_500_000);
+    expect(verdict.durationMicros).toBeLessThan(2_500_000 * PATIENCE);
     // The number travels beside the packet, never in it.
     expect(frames.get('host-2')?.at(-1)).toEqual(frames.get('host-1')?.at(-1));
     expect(frames.get('host-2')?.at(-1)?.length).toBe(314);
@@ -287,7 +287,7 @@ describe('a trace on two real hosts', () => {
     const link = (state: string) => on('host-2', 'ip', 'link', 'set', 'uplink', state);
     await link('down');
     try {
-      const { verdict } = await ask({ timeoutMs: 400 });
+      const { verdict } = await ask({ timeoutMs: 400 * PATIENCE });
       expect(verdict).toMatchObject({ result: 'lost', cause: 'UNDERLAY_LOSS', host: 'host-1' });
       for (const word of ['host-1', 'host-2', '172.31.0.1', '172.31.0.2']) expect(verdict.sentence).toContain(word);
       // A timer may be early by a part of a millisecond.
