@@ -290,7 +290,7 @@ export const ERRORS = {
   LAB_KERNEL_HOST_FAILED: {
     status: 500,
     says: 'The kernel host {instance} could not {what}: {why}.',
-    do: 'Read the reason above; its console is in {log}. `sonde lab down` removes what is there.',
+    do: 'Read the reason above; the console of the guest is in {log} while its folder is there. `sonde lab down` removes what is left.',
   },
   LAB_KERNEL_HOST_UNAVAILABLE: {
     status: 500,

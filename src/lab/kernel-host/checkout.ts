@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { copyFile, cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { SondeError } from '../../model/errors.ts';
 import { mustRun } from '../command.ts';
 import { DISK_LABELS } from './guest-scripts.ts';
-import { exists, makeDisk, publish } from './image.ts';
+import { exists, makeDisk, markUsed, prune, publish } from './image.ts';
 
 /*
  * The checkout as disks of a guest: sources as they are now, made at each start (well under a second), and the npm packages, made once for what is
@@ -70,7 +70,10 @@ async function modulesDisk(cacheDir: string, withStore: boolean): Promise<string
   const left = [...LEFT_OUT, ...(withStore ? [] : [STORE])];
   const hash = createHash('sha256').update(installed).update(left.join()).update(process.version);
   const disk = join(cacheDir, `modules-${hash.digest('hex').slice(0, 16)}`);
-  if (await exists(disk)) return join(disk, 'modules.img');
+  if (await exists(disk)) {
+    await markUsed(disk);
+    return join(disk, 'modules.img');
+  }
   await mkdir(cacheDir, { recursive: true });
   const making = await mkdtemp(`${disk}.new-`);
   try {
@@ -90,5 +93,6 @@ async function modulesDisk(cacheDir: string, withStore: boolean): Promise<string
   } finally {
     await rm(making, { recursive: true, force: true });
   }
+  await prune(cacheDir, basename(disk));
   return join(disk, 'modules.img');
 }

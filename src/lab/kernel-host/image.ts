@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { chmod, copyFile, cp, mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, extname, join } from 'node:path';
 import { SondeError } from '../../model/errors.ts';
-import { mustRun } from '../command.ts';
+import { mustRun, runCommand } from '../command.ts';
 import { checkTools } from '../prerequisites.ts';
 import { BOOT_MODULES, CHECKOUT, DISK_LABELS, GUEST_INIT, initramfsInit, KEPT_MODULES } from './guest-scripts.ts';
 
@@ -45,9 +45,9 @@ export const HOST_ALIAS = 'sonde-kernel-host';
 const BUILD_TOOLS = ['debootstrap', 'cpio', 'depmod', 'mke2fs', 'ssh-keygen', 'dpkg-deb', 'chroot'] as const;
 const STEP_MS = 600_000;
 /** An image that nobody has used for so long goes when a new one is made. */
-const KEPT_UNUSED_MS = 14 * 24 * 3_600_000;
+const KEPT_UNUSED_MS = 7 * 24 * 3_600_000;
 /** Files whose text is the recipe: whatever changes it changes the hash. */
-const RECIPE_FILES = [import.meta.filename, join(import.meta.dirname, 'guest-scripts.ts')];
+const RECIPE_FILES = [import.meta.filename, join(import.meta.dirname, `guest-scripts${extname(import.meta.filename)}`)];
 
 export function defaultCacheDir(): string {
   return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'sonde', 'kernel-host');
@@ -82,8 +82,7 @@ export async function guestImage({
     }
     await prune(cacheDir, basename(folder));
   }
-  const now = new Date();
-  await utimes(folder, now, now);
+  await markUsed(folder);
   return {
     kernel: join(folder, 'vmlinuz'),
     initramfs: join(folder, 'initramfs.gz'),
@@ -115,7 +114,14 @@ async function recipeHash(suite: string): Promise<string> {
   return hash.digest('hex').slice(0, 16);
 }
 
-async function prune(cacheDir: string, current: string): Promise<void> {
+/** What is used is not pruned. */
+export async function markUsed(folder: string): Promise<void> {
+  const now = new Date();
+  await utimes(folder, now, now);
+}
+
+/** Removes what nobody has used for long. */
+export async function prune(cacheDir: string, current: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
     const path = join(cacheDir, name);
     const seen = await stat(path).catch(() => undefined);
@@ -165,13 +171,21 @@ export async function makeDisk(disk: { from: string; to: string; size: string; l
 /** Fetches the newest kernel and keeps what a guest can use of it. @returns its version */
 async function kernel(folder: string): Promise<string> {
   const what = 'fetch a kernel';
-  const depends = await mustRun(what, ['apt-cache', 'depends', KERNEL_PACKAGE]);
-  const name = /Depends: (linux-image-\S+)/.exec(depends)?.[1];
-  if (name === undefined)
-    throw new SondeError('LAB_KERNEL_HOST_UNAVAILABLE', { why: `apt knows no ${KERNEL_PACKAGE}: run apt-get update` });
   const debs = join(folder, 'debs');
   await mkdir(debs, { recursive: true });
-  await step(what, ['sh', '-c', `cd '${debs}' && apt-get download -q ${name}`]);
+  const fetch = async (): Promise<string> => {
+    const { stdout } = await runCommand(['apt-cache', 'depends', KERNEL_PACKAGE]);
+    const found = /Depends: (linux-image-\S+)/.exec(stdout)?.[1];
+    if (found === undefined)
+      throw new SondeError('LAB_KERNEL_HOST_UNAVAILABLE', { why: `apt knows no ${KERNEL_PACKAGE}` });
+    await step(what, ['sh', '-c', `cd '${debs}' && apt-get download -q ${found}`]);
+    return found;
+  };
+  // Lists may be absent, or so old that the mirror has a newer kernel only.
+  const name = await fetch().catch(async () => {
+    await step("read the mirror's lists of packages", ['apt-get', '-q', '-o', 'DPkg::Lock::Timeout=300', 'update']);
+    return fetch();
+  });
   const [deb = ''] = await readdir(debs);
   const tree = join(folder, 'kernel');
   await step(what, ['dpkg-deb', '-x', join(debs, deb), tree]);

@@ -156,7 +156,7 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
       const options = { timeoutMs: CONNECT_MS, env: { [LAB_ENV]: runDir } };
       const { status, stderr } = await runCommand([...argv, HOST_ALIAS], options);
       if (status === 0) return;
-      if (Date.now() > end) fail('take commands', stderr.trim());
+      if (Date.now() > end) fail('take commands', `${stderr.trim()}; its last words: ${lastLines(await text(log))}`);
     }
   }
 
@@ -226,6 +226,11 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
     return found > 0 && !isGone(found) && textSync(`/proc/${found}/comm`).startsWith('qemu-system') ? found : undefined;
   }
 
+  async function end(): Promise<void> {
+    const running = pid();
+    if (running !== undefined) await endProcess(running, 'SIGTERM');
+  }
+
   return {
     instance,
     runDir,
@@ -257,7 +262,12 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
           if (!taken || attempt === PORT_ATTEMPTS) throw error;
         }
       }
-      await connect();
+      try {
+        await connect();
+      } catch (error) {
+        await end();
+        throw error;
+      }
     },
 
     async copyIn(path, folder) {
@@ -272,8 +282,7 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
     },
 
     async stop() {
-      const running = pid();
-      if (running !== undefined) await endProcess(running, 'SIGTERM');
+      await end();
       await rm(runDir, { recursive: true, force: true });
     },
   };
