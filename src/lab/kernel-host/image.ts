@@ -72,13 +72,13 @@ export async function guestImage({
     if (uid !== 0) throw new SondeError('LAB_NOT_ROOT', { uid });
     const making = `${folder}.${process.pid}.new`;
     say(`making the image of a kernel host from Debian ${suite}, about a minute, kept in ${folder}`);
-    await rm(making, { recursive: true, force: true });
+    await removeTree(making);
     await mkdir(making, { recursive: true });
     try {
       await build(making, suite, mirror);
       await publish(making, folder);
     } finally {
-      await rm(making, { recursive: true, force: true });
+      await removeTree(making);
     }
     await prune(cacheDir, basename(folder));
   }
@@ -114,6 +114,17 @@ async function recipeHash(suite: string): Promise<string> {
   return hash.digest('hex').slice(0, 16);
 }
 
+/** Removes a folder in which debootstrap may have been killed: nothing that it mounted in there is removed with it. */
+async function removeTree(folder: string): Promise<void> {
+  const inside = async (): Promise<string[]> => {
+    const mounts = (await readFile('/proc/self/mounts', 'utf8')).split('\n').map((line) => line.split(' ')[1] ?? '');
+    return mounts.filter((path) => path.startsWith(`${folder}/`));
+  };
+  for (const path of (await inside()).toReversed()) await runCommand(['umount', path]);
+  // What cannot be unmounted keeps the folder; the next one to prune tries again.
+  if ((await inside()).length === 0) await rm(folder, { recursive: true, force: true });
+}
+
 /** What is used is not pruned. */
 export async function markUsed(folder: string): Promise<void> {
   const now = new Date();
@@ -125,8 +136,7 @@ export async function prune(cacheDir: string, current: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
     const path = join(cacheDir, name);
     const seen = await stat(path).catch(() => undefined);
-    if (name !== current && seen !== undefined && Date.now() - seen.mtimeMs > KEPT_UNUSED_MS)
-      await rm(path, { recursive: true, force: true });
+    if (name !== current && seen !== undefined && Date.now() - seen.mtimeMs > KEPT_UNUSED_MS) await removeTree(path);
   }
 }
 
@@ -158,7 +168,7 @@ async function build(folder: string, suite: string, mirror: string): Promise<voi
   await initramfs(folder, root, join(folder, 'kernel', modules));
   await rename(join(folder, 'kernel/boot', `vmlinuz-${version}`), join(folder, 'vmlinuz'));
   await makeDisk({ from: root, to: join(folder, 'root.img'), size: ROOT_SIZE, label: DISK_LABELS.root });
-  for (const part of ['root', 'kernel', 'initramfs', 'debs']) await rm(join(folder, part), { recursive: true });
+  for (const part of ['root', 'kernel', 'initramfs', 'debs']) await removeTree(join(folder, part));
 }
 
 /** An ext4 disk with what a folder holds. */
