@@ -7,12 +7,14 @@ import { createSpool } from './bus/spool.ts';
 import type { AgentConfig } from './config/load.ts';
 import { VERSION } from './config/version.ts';
 import { createController } from './control/controller.ts';
+import { createFragmentLimit } from './control/fragment-limit.ts';
 import { tableName } from './control/pipeline.ts';
 import { createWorld } from './control/world.ts';
 import { createZones } from './control/zones.ts';
 import { createIntegrationBridge } from './link/integration-bridge.ts';
 import { tunnelAddress } from './link/tunnel-address.ts';
 import { createUnderlayMtu } from './link/underlay-mtu.ts';
+import { createUnixctl } from './link/unixctl.ts';
 import { SondeError } from './model/errors.ts';
 import { createExporter } from './probe/exporter.ts';
 import { createRecorder } from './probe/flows/recorder.ts';
@@ -215,6 +217,14 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       );
       underlay.start();
       stops.push(() => underlay.stop());
+      const fragments = createFragmentLimit({
+        call: createUnixctl({ runDir: config.ovsRunDir }).call,
+        switch: ovs.control,
+        datapathType: bridge.datapathType,
+        onTrouble: complain('fragments of small guests are dropped'),
+      });
+      fragments.start();
+      stops.push(() => fragments.stop());
       const controller = createController(
         { host: config.host, encapAddress: encap, agentVersion: VERSION, heartbeatMs: HEARTBEAT_MS },
         {

@@ -38,6 +38,7 @@ export const TABLES = {
     miss: 'enforce',
   },
   enforce: { number: 85, does: 'Commits what is allowed, drops what is not', miss: 'drop POLICY_DENY' },
+  committed: { number: 90, does: 'What conntrack gives back is what it was given', miss: 'drop CT_INVALID' },
   output: {
     number: 100,
     does: 'Counts and delivers to a local vNIC (domain delivered)',

@@ -68,9 +68,9 @@ export const CT_MARK = {
 
 /** What an IPFIX record is about: the upper half of its observation domain. The lower half is the vNIC's zone; 0: nobody's. */
 export const OBSERVATIONS = {
-  /** A packet enters from the vNIC. Point 0. */
+  /** A packet enters from the vNIC. Point 0, or LATER_FRAGMENT. */
   received: 1,
-  /** A packet is delivered to the vNIC. Point 0. */
+  /** A packet is delivered to the vNIC. Point 0, or LATER_FRAGMENT. */
   delivered: 2,
   /** The sender's side lets a connection begin. The point is the rule's number; 0: no rule applied. */
   egressAllow: 3,
@@ -82,6 +82,12 @@ export const OBSERVATIONS = {
   ingressDrop: 6,
 } as const;
 export type ObservationName = keyof typeof OBSERVATIONS;
+
+/**
+ * Point of what enters and is delivered without a transport header: fragments but the first. Open vSwitch reports them with ports 0, or as ICMP type 0, wherever they
+ * are sampled; they belong to the connection between these ends whose first fragments it reports beside them.
+ */
+export const LATER_FRAGMENT = 1;
 
 /** Observation domain, 32 bits. */
 export const domainOf = (kind: (typeof OBSERVATIONS)[ObservationName], zone: number): number => (kind << 16) | zone;
@@ -122,6 +128,7 @@ export const DROP_REASONS = {
   UNSUPPORTED: { number: 11, says: 'the pipeline does not carry this ethertype' },
   WRONG_LOCATION: { number: 12, says: 'the packet came through a tunnel for an endpoint that is not on this host' },
   WRONG_VNI: { number: 13, says: 'the packet came through a tunnel in a network that this host does not know' },
+  FRAGMENT: { number: 14, says: 'a fragment that is too small, too late, or not of one whole with the others' },
 } as const satisfies Record<string, { number: number; says: string }>;
 
 export type DropReason = keyof typeof DROP_REASONS;

@@ -129,6 +129,11 @@ export const ERRORS = {
     says: 'The bridge at {where} has "{found}" as the conntrack zone of {endpoint}, which is no zone of Sonde or stands twice; that vNIC gets another one, and its connections begin anew.',
     do: 'Leave the keys sonde-ct-zone-* of Bridge.external_ids to the agent; find out who wrote them.',
   },
+  FRAGMENTS_LIMITED: {
+    status: 409,
+    says: 'Open vSwitch drops fragments of less than {least} octets but the last of a datagram, and did not let that be lowered: {why}. Guests with a smaller MTU cannot send datagrams that are larger than it.',
+    do: 'Set it by hand, ovs-appctl dpctl/ipf-set-min-frag v4 400, after each start of ovs-vswitchd, or give these guests a larger MTU.',
+  },
   UNIXCTL_REFUSED: {
     status: 409,
     says: 'ovs-vswitchd at {where} refused the command {command}: {why}.',

@@ -37,6 +37,10 @@ const ADVICE: Readonly<Record<FailureCause, readonly string[]>> = {
     'Look at the connection on {host}: ovs-appctl dpctl/dump-conntrack, and ovs-appctl coverage/read-counter conntrack_invalid_tcp_flags.',
     'A reply on a host that never saw the request is asymmetric routing.',
   ],
+  FRAGMENT: [
+    'See the limits and what became of fragments on {host}: ovs-appctl dpctl/ipf-get-status. Up to Open vSwitch 3.7 a datagram of more than 32 fragments does not get through.',
+    'Give the guest an MTU that lets fragments be larger than the minimum, or let it send less at once.',
+  ],
   TTL_EXCEEDED: ['The packet starts with a TTL of 64: where that runs out there is a routing loop.'],
   MULTICAST: ['Send to a unicast address; multicast is not carried between endpoints.'],
   UNSUPPORTED: ['Only IPv4 and ARP are carried yet.'],

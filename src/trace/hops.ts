@@ -22,6 +22,7 @@ const STAGE_OF_REASON = {
   POLICY_DENY: 'policy',
   DEFAULT_DENY: 'policy',
   CT_INVALID: 'policy',
+  FRAGMENT: 'policy',
 } as const satisfies Record<DropReason, Component | 'policy'>;
 
 const REASON_BY_NUMBER = new Map(

@@ -4,6 +4,7 @@ import { compile, createCompiler } from '../../src/control/compile/compile.ts';
 import type { CompileInput } from '../../src/control/compile/topology.ts';
 import { diff, flowKey, flowSet } from '../../src/control/diff.ts';
 import { createIntentReader } from '../../src/control/intents/state.ts';
+import { explainCookie } from '../../src/control/pipeline.ts';
 import { FIRST_RULE, ZONES } from '../../src/model/datapath.ts';
 import { resolveEndpoints } from '../../src/model/endpoint.ts';
 import type { Flow } from '../../src/wire/openflow/flow.ts';
@@ -95,7 +96,7 @@ describe('a compiler with a memory', () => {
         const { add } = diff(flowSet(second), flowSet(first));
         // What is new as an object is new in content too, isolation apart, which policies share.
         const isOfRule = ({ cookie }: Flow): boolean => {
-          const subject = Number(cookie & 0xffffffffn);
+          const { subject = 0 } = explainCookie(cookie) ?? {};
           return subject >= FIRST_RULE && subject < ZONES.first;
         };
         const fresh = second.filter((flow) => !first.has(flow) && isOfRule(flow));

@@ -52,7 +52,7 @@ function valueText(field: FieldName, value: Value): string {
 }
 
 /** ovs-ofctl knows these bits by name only. */
-const FRAGMENTS: Readonly<Record<string, string>> = { '3': 'later', '0,2': 'not_later' };
+const FRAGMENTS: Readonly<Record<string, string>> = { '1,1': 'yes', '3': 'later', '0,2': 'not_later' };
 
 function fieldText(field: FieldName, value: Value | readonly [Value, Value] | undefined): string {
   if (value === undefined) return '';

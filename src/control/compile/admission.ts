@@ -1,6 +1,6 @@
-import { REGISTERS, STAGES, TRACE_TUNNEL_FLAG } from '../../model/datapath.ts';
+import { LATER_FRAGMENT, REGISTERS, STAGES, TRACE_TUNNEL_FLAG } from '../../model/datapath.ts';
 import { type Flow, PORT } from '../../wire/openflow/flow.ts';
-import { backToSender, copy, drop, ETHERTYPE, flow, MARKED, sample, set, setField } from './build.ts';
+import { backToSender, copy, drop, ETHERTYPE, FRAGMENT, flow, MARKED, sample, set, setField } from './build.ts';
 import { type CompileInput, ipv4Of, type NetworkView, type Topology } from './topology.ts';
 
 const ARP = { request: 1, reply: 2 } as const;
@@ -68,9 +68,14 @@ function outOfTunnel(tunnel: number, vni: number): Flow[] {
 function count(topology: Topology, countedBy: CompileInput['countedBy']): Flow[] {
   return [
     flow('count', 100, 0, MARKED, [], 'portSecurity'),
-    ...topology.locals.map(({ zone }) => {
-      const actions = countedBy === 'ipfix' ? [sample('received', zone)] : [];
-      return flow('count', 50, zone, { [REGISTERS.source]: zone }, actions, 'portSecurity');
+    ...topology.locals.flatMap(({ zone }) => {
+      const from = { [REGISTERS.source]: zone };
+      if (countedBy === 'conntrack') return flow('count', 50, zone, from, [], 'portSecurity');
+      const later = { ...from, eth_type: ETHERTYPE.ipv4, ...FRAGMENT.later };
+      return [
+        flow('count', 60, zone, later, [sample('received', zone, LATER_FRAGMENT)], 'portSecurity'),
+        flow('count', 50, zone, from, [sample('received', zone)], 'portSecurity'),
+      ];
     }),
   ];
 }

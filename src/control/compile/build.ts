@@ -78,6 +78,7 @@ export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, sctp: 132 } as const;
  * kernel's goes on with the whole, which is no fragment.
  */
 export const FRAGMENT = {
+  any: { ip_frag: [0x1, 0x1] },
   /** Has no transport header, so no ports. */
   later: { ip_frag: 0x3 },
   /** Whole packets and first fragments. */

@@ -1,6 +1,7 @@
 import {
   DROP_REASONS,
   type DropReason,
+  LATER_FRAGMENT,
   OBSERVATION_POINTS,
   REGISTERS,
   STAGES,
@@ -13,6 +14,7 @@ import {
   copy,
   drop,
   ETHERTYPE,
+  FRAGMENT,
   flow,
   IP_PROTOCOL,
   MARKED,
@@ -132,12 +134,16 @@ function output(topology: Topology, countedBy: CompileInput['countedBy']): Flow[
     flow('output', 110, 0, { ...MARKED, in_port: 0 }, [observe(OBSERVATION_POINTS.answered)]),
     // Depth `path`: the last port is named, and the guest never sees the packet.
     flow('output', 100, 0, MARKED, [observe(OBSERVATION_POINTS.delivered)]),
-    ...topology.locals.map(({ ofport, zone }) =>
-      flow('output', 50, zone, { [REGISTERS.destination]: zone }, [
-        ...(countedBy === 'ipfix' ? [sample('delivered', zone)] : []),
-        { type: 'output', port: ofport },
-      ]),
-    ),
+    ...topology.locals.flatMap(({ ofport, zone }) => {
+      const to = { [REGISTERS.destination]: zone };
+      const deliver: Action = { type: 'output', port: ofport };
+      if (countedBy === 'conntrack') return flow('output', 50, zone, to, [deliver]);
+      const later = { ...to, eth_type: ETHERTYPE.ipv4, ...FRAGMENT.later };
+      return [
+        flow('output', 60, zone, later, [sample('delivered', zone, LATER_FRAGMENT), deliver]),
+        flow('output', 50, zone, to, [sample('delivered', zone), deliver]),
+      ];
+    }),
     flow('output', 0, 0, {}, drop('UNKNOWN_DESTINATION')),
   ];
 }
@@ -173,11 +179,12 @@ const OWN_DROPS = {
     'NO_ROUTE',
     'UNKNOWN_DESTINATION',
     'CT_INVALID',
+    'FRAGMENT',
     'TTL_EXCEEDED',
     'MULTICAST',
     'UNSUPPORTED',
   ],
-  ingress: ['CT_INVALID', 'UNSUPPORTED'],
+  ingress: ['CT_INVALID', 'FRAGMENT', 'UNSUPPORTED'],
 } as const satisfies Record<string, readonly DropReason[]>;
 const OWNERS = { egress: REGISTERS.source, ingress: REGISTERS.destination } as const;
 const DROP_KINDS = { egress: 'egressDrop', ingress: 'ingressDrop' } as const;

@@ -41,15 +41,29 @@ type SideName = keyof typeof SIDES;
  */
 export function judgement({ locals }: Topology, countedBy: CompileInput['countedBy']): Flow[] {
   return [
-    ...(['egress', 'ingress'] as const).flatMap(tracking),
+    ...(['egress', 'ingress'] as const).flatMap((side) => tracking(side, locals)),
     flow('egressRules', 0, 0, {}, [resubmit('record')]),
     flow('ingressRules', 0, 0, {}, [resubmit('record')]),
     ...(['egress', 'ingress'] as const).flatMap((side) => record(side, locals, countedBy)),
-    ...enforce(),
+    ...enforce(locals, countedBy),
   ];
 }
 
-function tracking(side: SideName): Flow[] {
+/**
+ * What comes back from conntrack has to be what went in. Userspace conntrack of Open vSwitch up to 3.7 lets fragments that waited too long (15 s), and those beyond
+ * the 32 packets of a batch, go on with whatever packets it looks at next, of any vNIC (lib/ipf.c, ipf_send_expired_frags and ipf_send_completed_frags). Their zone,
+ * or their state, is not the one that was asked for; the registers are those of the others.
+ */
+function ownOf(zone: number): Match {
+  return { [REGISTERS.judged]: zone, ct_zone: zone };
+}
+
+/** Of nobody, as nobody knows whose it was. */
+function stray(table: 'egressState' | 'ingressState' | 'committed', priority: number, match: Match): Flow {
+  return flow(table, priority, 0, match, [set('source', 0), set('destination', 0), ...drop('FRAGMENT')]);
+}
+
+function tracking(side: SideName, locals: readonly LocalEndpoint[]): Flow[] {
   const { track, state, endpoint, original, reply } = SIDES[side];
   const tracked = (bits: number, mask: number): Match => ({
     ct_state: [CT.tracked | bits, CT.tracked | mask],
@@ -66,9 +80,17 @@ function tracking(side: SideName): Flow[] {
     ]),
     // ARP between endpoints is answered before it comes here; nothing else is carried.
     flow(track, 0, 0, {}, [stage, ...drop('UNSUPPORTED')]),
-    flow(state, 100, 0, tracked(CT.invalid, CT.invalid), drop('CT_INVALID')),
-    flow(state, 50, 0, tracked(CT.reply, CT.reply), [resubmit(reply)]),
-    flow(state, 40, 0, tracked(0, CT.reply), [resubmit(original)]),
+    ...locals.flatMap(({ zone }) => {
+      const own = ownOf(zone);
+      const invalid = tracked(CT.invalid, CT.invalid);
+      return [
+        flow(state, 110, zone, { ...own, ...invalid, ...FRAGMENT.any }, drop('FRAGMENT')),
+        flow(state, 100, zone, { ...own, ...invalid }, drop('CT_INVALID')),
+        flow(state, 50, zone, { ...own, ...tracked(CT.reply, CT.reply) }, [resubmit(reply)]),
+        flow(state, 40, zone, { ...own, ...tracked(0, CT.reply) }, [resubmit(original)]),
+      ];
+    }),
+    stray(state, 10, { eth_type: ETHERTYPE.ipv4, ...FRAGMENT.any }),
     flow(state, 0, 0, {}, drop('CT_INVALID')),
   ];
 }
@@ -132,7 +154,7 @@ export function recordOf(
   });
 }
 
-function enforce(): Flow[] {
+function enforce(locals: readonly LocalEndpoint[], countedBy: CompileInput['countedBy']): Flow[] {
   const denied = [DROP_REASONS.POLICY_DENY.number, DROP_REASONS.DEFAULT_DENY.number];
   return [
     ...denied.map((reason) => flow('enforce', 100, reason, { [REGISTERS.reason]: reason }, [resubmit('drop')])),
@@ -140,6 +162,8 @@ function enforce(): Flow[] {
       const here = { [REGISTERS.stage]: STAGES[side] };
       const next = resubmit(SIDES[side].next);
       const { ours, client, ruleBits } = CT_MARK;
+      // Where IPFIX counts, the datapath is in userspace: whatever comes out of conntrack there is looked at again.
+      const isLookedAt = countedBy === 'ipfix';
       return [
         // A traced packet leaves no connection behind.
         flow('enforce', 60, 0, { ...here, ...MARKED }, [next]),
@@ -152,6 +176,7 @@ function enforce(): Flow[] {
             {
               type: 'ct',
               commit: true,
+              ...(isLookedAt ? { table: TABLES.committed.number } : {}),
               zone: { field: REGISTERS.judged, offset: 0, bits: 16 },
               actions: [
                 {
@@ -162,12 +187,23 @@ function enforce(): Flow[] {
                 { type: 'set_field', field: 'ct_mark', value: SIDES[side].mark >>> 0, mask: (ours | client) >>> 0 },
               ],
             },
-            next,
+            ...(isLookedAt ? [] : [next]),
           ],
         ),
+        ...(isLookedAt ? committed(side, locals) : []),
         flow('enforce', 40, 0, here, [next]),
       ];
     }),
     flow('enforce', 0, 0, {}, drop('POLICY_DENY')),
+    stray('committed', 10, { eth_type: ETHERTYPE.ipv4, ...FRAGMENT.any }),
+    flow('committed', 0, 0, {}, drop('CT_INVALID')),
   ];
+}
+
+function committed(side: SideName, locals: readonly LocalEndpoint[]): Flow[] {
+  return locals.map(({ zone }) => {
+    const whole: Match = { ct_state: [CT.tracked, CT.tracked | CT.invalid], eth_type: ETHERTYPE.ipv4 };
+    const here = { [REGISTERS.stage]: STAGES[side], ...ownOf(zone), ...whole };
+    return flow('committed', 50, zone, here, [resubmit(SIDES[side].next)]);
+  });
 }
