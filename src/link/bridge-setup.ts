@@ -1,6 +1,8 @@
 import type { Operation } from '../wire/ovsdb/transaction.ts';
 
-const OWNER = new Map([['sonde', 'agent']]);
+/** Key in external_ids of the rows that the agent made. */
+export const OWNER_KEY = 'sonde';
+const OWNER = new Map([[OWNER_KEY, 'agent']]);
 
 /** How Open vSwitch exports what `sample()` sees. */
 export interface ExporterConfig {

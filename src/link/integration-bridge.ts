@@ -4,7 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { SondeError } from '../model/errors.ts';
 import type { LocalPort } from '../model/local-port.ts';
 import type { Operation } from '../wire/ovsdb/transaction.ts';
-import { addTunnel, type ExporterConfig, setExporter } from './bridge-setup.ts';
+import { addTunnel, type ExporterConfig, OWNER_KEY, setExporter } from './bridge-setup.ts';
 import { createOvsdbClient, type OvsdbDeps } from './ovsdb.ts';
 import { readZoneMap, type ZoneMap, zoneKey } from './zone-map.ts';
 
@@ -55,12 +55,17 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
   const events = new EventEmitter<IntegrationBridgeEvents>();
   let ports: readonly LocalPort[] = [];
   let up = false;
+  /** Row of the bridge that was told of. */
+  let uuidOfUp = '';
   let tunnel: number | undefined;
   let zoneMap: ZoneMap = readZoneMap(new Map());
   let plugged: readonly Plugged[] = [];
 
   const root = () => [...client.rows('Open_vSwitch').values()][0];
-  const bridgeRow = () => [...client.rows('Bridge')].find(([, row]) => row.name === config.bridge);
+  /** Rows that a collector set keeps alive are no bridges any more once they are not listed. */
+  const isListed = (uuid: string): boolean => root()?.bridges.includes(uuid) === true;
+  const bridgeRow = () =>
+    [...client.rows('Bridge')].find(([uuid, row]) => row.name === config.bridge && isListed(uuid));
 
   function interfaces() {
     const found = bridgeRow();
@@ -113,8 +118,10 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     });
     const isChanged = !isDeepStrictEqual(next, ports);
     ports = next;
-    if (isUp && !up) {
+    if (isUp && (!up || bridgeRow()?.[0] !== uuidOfUp)) {
+      // Also one that was deleted and made anew between two looks.
       up = true;
+      uuidOfUp = bridgeRow()?.[0] ?? '';
       events.emit('up');
     }
     if (isZonesChanged) events.emit('zones');
@@ -135,8 +142,24 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
     });
   }
 
+  /**
+   * A collector set holds its bridge by a strong reference: as long as it is there, `ovs-vsctl del-br` takes the bridge away but for its row, whose name then stands in
+   * the way of `add-br`.
+   */
+  function letGoOfDeleted(): void {
+    if (root() === undefined) return;
+    const left = [...client.rows('Flow_Sample_Collector_Set')].filter(
+      ([, set]) => set.external_ids.get(OWNER_KEY) !== undefined && !isListed(set.bridge),
+    );
+    if (left.length === 0) return;
+    client
+      .transact(left.map(([uuid]) => ({ op: 'delete', table: 'Flow_Sample_Collector_Set', where: { uuid } })))
+      .catch((error: SondeError) => events.emit('trouble', error));
+  }
+
   client.events.on('change', () => {
     refresh();
+    letGoOfDeleted();
     if (up && bridgeRow() === undefined) {
       up = false;
       events.emit('down', missing());
@@ -144,6 +167,7 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
   });
   client.events.on('up', () => {
     refresh();
+    letGoOfDeleted();
     if (!up) events.emit('trouble', missing());
   });
   client.events.on('down', (reason) => {

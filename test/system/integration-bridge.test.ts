@@ -103,6 +103,24 @@ it('tells of ports that come and go', async () => {
   await until(() => (seen.at(-1)?.some((each) => each.ifaceId === 'late-1') ? undefined : true));
 });
 
+it('lets go of a bridge that somebody deletes, so that it can be made anew, and sets up the new one', async () => {
+  const exporter = { collectorSet: 1, target: '127.0.0.1:4739', activeTimeout: 2, maxFlows: 1000 };
+  await bridge.ensure(exporter);
+  const down = once(bridge.events as never, 'down');
+  await vsctl('del-br', 'br-int');
+  await down;
+  expect(bridge.up).toBe(false);
+  await until(() => (bridge.exporterTarget(1) === undefined ? true : undefined));
+  const up = once(bridge.events as never, 'up');
+  await vsctl('add-br', 'br-int', '--', 'set', 'Bridge', 'br-int', 'datapath_type=netdev');
+  await up;
+  await bridge.ensure(exporter);
+  expect(await vsctl('--columns=bridge', '--bare', 'list', 'Flow_Sample_Collector_Set')).toBe(
+    await vsctl('get', 'Bridge', 'br-int', '_uuid'),
+  );
+  expect(await vsctl('get', 'Bridge', 'br-int', 'fail_mode')).toBe('secure');
+});
+
 it('names the bridges that are there when its own is not', async () => {
   const wrong = createIntegrationBridge({ socket: lab.host(host).ovsdbSocket, bridge: 'br-none', tunnelPort: 'gnv0' });
   const trouble = once(wrong.events as never, 'trouble') as Promise<[Error & { code: string }]>;
