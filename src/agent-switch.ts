@@ -21,6 +21,9 @@ type Bundle = Parameters<ReturnType<typeof createOpenFlowConnection>['bundle']>[
 /** `controller` actions name no id, which means 0; the connection for flows takes another one, so that packets come once. */
 const CONTROLLER_ID = { packets: 0, flows: 1 } as const;
 
+/** The peer is a socket of this host, and until it answers nothing new is forwarded: four attempts a second cost less than being late. */
+const RECONNECT = { leastMs: 20, mostMs: 250 } as const;
+
 /**
  * The bridge's OpenFlow as controller and trace point need it, on two connections as OVN has them: a long bundle must not hold up a trace.
  */
@@ -28,8 +31,8 @@ export function createAgentSwitch(config: Pick<OpenFlowConfig, 'runDir' | 'bridg
   const { class: optionClass, type: optionType, length: optionLength, index } = TRACE_OPTION;
   // One of the two maps the option, or they would race for it.
   const tlvMaps = [{ optionClass, optionType, optionLength, index }];
-  const flows = createOpenFlowConnection({ ...config, controllerId: CONTROLLER_ID.flows, tlvMaps });
-  const packets = createOpenFlowConnection({ ...config, controllerId: CONTROLLER_ID.packets });
+  const flows = createOpenFlowConnection({ ...config, backoff: RECONNECT, controllerId: CONTROLLER_ID.flows, tlvMaps });
+  const packets = createOpenFlowConnection({ ...config, backoff: RECONNECT, controllerId: CONTROLLER_ID.packets });
   for (const connection of [flows, packets]) {
     connection.events.on('down', deps.onTrouble);
     connection.events.on('trouble', deps.onTrouble);
