@@ -92,6 +92,9 @@ export function createAgentSwitch(config: Pick<OpenFlowConfig, 'runDir' | 'bridg
   return {
     control,
     trace,
+    onLost: (listener: () => void) => {
+      flows.events.on('down', listener);
+    },
     /** Forgets the connections of a conntrack zone. */
     flushZone: flows.ctFlushZone,
     start(): void {

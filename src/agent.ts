@@ -9,6 +9,7 @@ import { VERSION } from './config/version.ts';
 import { createController } from './control/controller.ts';
 import { createFragmentLimit } from './control/fragment-limit.ts';
 import { tableName } from './control/pipeline.ts';
+import { createRestoreWait } from './control/restore-wait.ts';
 import { createWorld } from './control/world.ts';
 import { createZones } from './control/zones.ts';
 import { createIntegrationBridge } from './link/integration-bridge.ts';
@@ -47,6 +48,8 @@ const REPORT_MS = 15_000;
 const KEEP_ZONES_MS = 600_000;
 /** How often the host itself is looked at. */
 const LOOK_MS = 15_000;
+/** How long a restart of ovs-vswitchd may keep the kernel's flows. */
+const MOST_RESTORE_WAIT_MS = 10_000;
 const SAME_TROUBLE_MS = 30_000;
 
 const nowUs = (): number => Date.now() * 1000;
@@ -225,6 +228,24 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       });
       fragments.start();
       stops.push(() => fragments.stop());
+      const restoreWait = createRestoreWait(
+        { mostMs: MOST_RESTORE_WAIT_MS },
+        {
+          bridge: {
+            get up() {
+              return bridge.up;
+            },
+            datapathType: bridge.datapathType,
+            restoreWait: bridge.restoreWait,
+            changeRestoreWait: bridge.changeRestoreWait,
+            onUp: (listener) => bridge.events.on('up', listener),
+          },
+          onSwitchLost: ovs.onLost,
+          onTrouble: complain('Open vSwitch restarts'),
+        },
+      );
+      restoreWait.start();
+      stops.push(() => restoreWait.stop());
       const controller = createController(
         { host: config.host, encapAddress: encap, agentVersion: VERSION, heartbeatMs: HEARTBEAT_MS },
         {
@@ -248,6 +269,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
           now: Date.now,
           log,
           metrics,
+          onInLine: restoreWait.inLine,
         },
       );
       await controller.start();

@@ -61,6 +61,8 @@ export interface ControllerDeps {
   readonly now: () => number;
   readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly metrics: Registry;
+  /** Called each time that the bridge is what it should be. */
+  readonly onInLine?: () => void;
 }
 
 const RETRY: BackoffLimits = { leastMs: 100, mostMs: 5000 };
@@ -157,6 +159,7 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
       metrics.sonde_control_flow_changes_total.inc({ operation: 'remove' }, change.remove.length);
       installed = wanted;
     }
+    deps.onInLine?.();
     metrics.sonde_control_flows.set(wanted.size);
     metrics.sonde_control_realize_seconds.observe((performance.now() - started) / 1000);
     const isNews = revision !== realized.revision;

@@ -32,7 +32,7 @@ export interface IntegrationBridgeEvents {
 }
 
 const TABLES = {
-  Open_vSwitch: ['bridges', 'external_ids', 'ovs_version', 'cur_cfg'],
+  Open_vSwitch: ['bridges', 'external_ids', 'other_config', 'ovs_version', 'cur_cfg'],
   Bridge: ['name', 'ports', 'protocols', 'datapath_type', 'fail_mode', 'external_ids'],
   Port: ['name', 'interfaces'],
   Interface: ['name', 'ofport', 'external_ids', 'type', 'error', 'link_state', 'mtu', 'options'],
@@ -44,6 +44,7 @@ const TABLES = {
 type Plugged = Omit<LocalPort, 'zone'>;
 
 const PROTOCOL = 'OpenFlow15';
+const RESTORE_WAIT_KEY = 'flow-restore-wait';
 const NO_OFPORT = -1;
 /** How long ovs-vswitchd may take to put a change into effect. */
 const RECONFIGURE_MS = 5000;
@@ -209,6 +210,16 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
         ['external_ids', 'insert', pairs],
       ] as const;
       await client.transact([{ op: 'mutate', table: 'Bridge', where: { uuid: found[0] }, mutations }]);
+    },
+    /** Value of Open_vSwitch.other_config:flow-restore-wait. */
+    restoreWait: (): string | undefined => root()?.other_config.get(RESTORE_WAIT_KEY),
+    /**
+     * Writes it where there is none, or takes it away where it is this one: both are one step for the database, whatever others do.
+     * @throws SondeError OVSDB_REFUSED, OVS_UNREACHABLE
+     */
+    async changeRestoreWait(change: 'insert' | 'delete', value: string): Promise<void> {
+      const mutations = [['other_config', change, new Map([[RESTORE_WAIT_KEY, value]])]] as const;
+      await client.transact([{ op: 'mutate', table: 'Open_vSwitch', where: [], mutations }]);
     },
     /** OpenFlow port of the tunnel; undefined while there is none. */
     tunnelOfport,

@@ -134,6 +134,11 @@ export const ERRORS = {
     says: 'Open vSwitch drops fragments of less than {least} octets but the last of a datagram, and did not let that be lowered: {why}. Guests with a smaller MTU cannot send datagrams that are larger than it.',
     do: 'Set it by hand, ovs-appctl dpctl/ipf-set-min-frag v4 400, after each start of ovs-vswitchd, or give these guests a larger MTU.',
   },
+  SWITCH_STAYS_AWAY: {
+    status: 503,
+    says: 'ovs-vswitchd has been away, or not in line, for {seconds} s; it no longer waits for the flows when it comes (other_config:flow-restore-wait), so what the kernel forwards meanwhile is cut off then until they are there.',
+    do: 'Start ovs-vswitchd, and see its log for why it ended.',
+  },
   UNIXCTL_REFUSED: {
     status: 409,
     says: 'ovs-vswitchd at {where} refused the command {command}: {why}.',

@@ -9,6 +9,7 @@ import { createController } from '../../src/control/controller.ts';
 import { diff, flowSet } from '../../src/control/diff.ts';
 import type { IntentState } from '../../src/control/intents/state.ts';
 import { isOwnCookie } from '../../src/control/pipeline.ts';
+import { createRestoreWait } from '../../src/control/restore-wait.ts';
 import type { WorldPart } from '../../src/control/world.ts';
 import { createLab } from '../../src/lab/lab.ts';
 import { createIntegrationBridge } from '../../src/link/integration-bridge.ts';
@@ -91,7 +92,7 @@ describe('the controller on a switch', () => {
     for (const each of running) await each.stop();
   });
 
-  function begin(peer = ovs.control) {
+  function begin(peer = ovs.control, onInLine = (): void => {}) {
     let onWorld = (_: WorldPart): void => {};
     const told = new Map<string, unknown>();
     const metrics = new Registry();
@@ -132,6 +133,7 @@ describe('the controller on a switch', () => {
         now: Date.now,
         log: { info: () => {}, warn: () => {} },
         metrics,
+        onInLine,
       },
     );
     running.push(controller);
@@ -228,5 +230,52 @@ describe('the controller on a switch', () => {
     await delay(100);
     await inLine();
     await one.controller.stop();
+  });
+
+  it('has a datapath that outlives the switch keep its flows until the new ones are there, and no longer', async () => {
+    const troubles: string[] = [];
+    const wait = createRestoreWait(
+      { mostMs: 10_000 },
+      {
+        bridge: {
+          get up() {
+            return bridge.up;
+          },
+          // The key is what is under test; this datapath does not outlive its process.
+          datapathType: () => 'system',
+          restoreWait: bridge.restoreWait,
+          changeRestoreWait: bridge.changeRestoreWait,
+          onUp: (listener) => bridge.events.on('up', listener),
+        },
+        onSwitchLost: ovs.onLost,
+        onTrouble: ({ code }) => troubles.push(code),
+      },
+    );
+    const key = async (): Promise<string> =>
+      (
+        await lab.exec('h1', ['ovs-vsctl', '--if-exists', 'get', 'Open_vSwitch', '.', 'other_config:flow-restore-wait'])
+      ).stdout.trim();
+    const one = begin(ovs.control, wait.inLine);
+    wait.start();
+    await one.controller.start();
+    await inLine();
+    for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+      await lab.stopDaemon('h1', 'ovs-vswitchd', signal);
+      await vi.waitFor(async () => expect(await key()).toBe('True'), 5000);
+      await lab.startDaemon('h1', 'ovs-vswitchd');
+      await vi.waitFor(async () => expect(await key()).toBe(''), 10_000);
+      await inLine();
+    }
+    // What ovs-ctl sets stays until ovs-ctl takes it away.
+    await lab.stopDaemon('h1', 'ovs-vswitchd');
+    await lab.exec('h1', ['ovs-vsctl', '--no-wait', 'set', 'Open_vSwitch', '.', 'other_config:flow-restore-wait=true']);
+    await lab.startDaemon('h1', 'ovs-vswitchd');
+    await inLine();
+    expect(await key()).toBe('"true"');
+    await lab.exec('h1', ['ovs-vsctl', 'remove', 'Open_vSwitch', '.', 'other_config', 'flow-restore-wait=true']);
+    expect(await key()).toBe('');
+    await wait.stop();
+    await one.controller.stop();
+    expect(troubles).toEqual([]);
   });
 });
