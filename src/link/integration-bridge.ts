@@ -135,7 +135,8 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
   }
 
   function missing(): SondeError {
-    const names = [...client.rows('Bridge').values()].map((row) => row.name).join(', ');
+    const listed = [...client.rows('Bridge')].filter(([uuid]) => isListed(uuid));
+    const names = listed.map(([, row]) => row.name).join(', ');
     return new SondeError('OVS_BRIDGE_MISSING', {
       where: config.socket,
       bridge: config.bridge,
