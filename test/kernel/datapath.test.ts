@@ -13,13 +13,8 @@ import { type KernelRun, startKernelRun, whyNoKernelHost } from '../support/kern
 const FILES: Readonly<Record<string, { readonly seconds: number; readonly fails?: Readonly<Record<string, string>> }>> =
   {
     'control-switch': { seconds: 22 },
-    'control-shop': {
-      seconds: 80,
-      fails: {
-        'traced packets on the shop > end as real ones do, between all pairs, with the rule that decided, and reach no guest':
-          'a megaflow of packets without the trace option takes packets with it too: the absence of a Geneve option cannot be matched there',
-      },
-    },
+    'control-shop': { seconds: 80 },
+    'probe-exact': { seconds: 80 },
     'trace-hosts': { seconds: 34 },
     'ipfix-openvswitch': {
       seconds: 33,
@@ -47,7 +42,7 @@ describe('what runs on both datapaths', () => {
       .filter((name) => name.endsWith('.test.ts'))
       .filter((name) => {
         const text = readFileSync(join(ROOT, 'test/system', name), 'utf8');
-        return /\b(?:createLab|createDeployment|createSamplingSwitch|startPrivateOvs)\(/.test(text);
+        return /\b(?:createLab|createAgentsLab|createDeployment|createSamplingSwitch|startPrivateOvs)\(/.test(text);
       })
       .map((name) => name.replace('.test.ts', ''));
     expect(makers.toSorted()).toEqual([...Object.keys(FILES), ...Object.keys(LEFT_OUT)].toSorted());

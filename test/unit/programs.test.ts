@@ -23,6 +23,8 @@ const CALLERS: readonly (readonly [path: RegExp, users: readonly string[]])[] = 
 /** Files with calls whose program the source does not tell, and what these start. */
 const UNTOLD: Readonly<Record<string, readonly string[]>> = {
   'scripts/test.ts': ['tsc', 'biome', 'knip', 'node'],
+  // What is asked of a guest by its `ask`.
+  'test/system/control-shop.test.ts': ['node'],
   // Each Node that this machine has.
   'test/system/cli-bin.test.ts': ['node'],
 };
