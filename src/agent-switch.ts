@@ -8,6 +8,7 @@ import type { TraceSwitch } from './trace/trace-point.ts';
 import { formatIpv4 } from './wire/address.ts';
 import type { FieldName } from './wire/openflow/fields.ts';
 import type { Match } from './wire/openflow/flow.ts';
+import type { FlowCounters } from './wire/openflow/flow-counters.ts';
 import type { MessageOf } from './wire/openflow/message.ts';
 
 export interface AgentSwitchDeps {
@@ -89,12 +90,26 @@ export function createAgentSwitch(config: Pick<OpenFlowConfig, 'runDir' | 'bridg
       return () => packets.events.off('packet-in', listener);
     },
   };
+  const statistics = {
+    connected: () => flows.up,
+    flowStats: flows.flowStats,
+    portStats: flows.portStats,
+    /** The last counters of a flow that had the flag for it. */
+    onRemoved(listener: (flow: FlowCounters) => void): void {
+      flows.events.on('flow-removed', ({ table, priority, cookie, match, stats }) => {
+        const { packets = 0n, octets = 0n, durationNs = 0n } = stats;
+        const counts = { packetCount: Number(packets), byteCount: Number(octets) };
+        listener({ table, priority, cookie, match, ...counts, durationUs: Number(durationNs / 1000n) });
+      });
+    },
+  };
   return {
     control,
     trace,
     onLost: (listener: () => void) => {
       flows.events.on('down', listener);
     },
+    statistics,
     /** Forgets the connections of a conntrack zone. */
     flushZone: flows.ctFlushZone,
     start(): void {

@@ -1,6 +1,9 @@
-import type { Flow } from '../wire/openflow/flow.ts';
+import { FLOW_FLAGS, type Flow } from '../wire/openflow/flow.ts';
 
-/** What turns one set of flows into another. A changed flow is in `add`: OpenFlow replaces the flow of the same table, priority and match. */
+/**
+ * What turns one set of flows into another; `remove` comes first. A changed flow is in `add`: OpenFlow replaces the flow of the same table, priority and match. One whose
+ * counters are a total is in both: Open vSwitch would hand its counters on without a word, with a time that begins anew.
+ */
 export interface FlowDiff {
   readonly add: readonly Flow[];
   readonly remove: readonly Flow[];
@@ -16,7 +19,7 @@ export function flowKey(flow: Flow): string {
 
 /** Everything else of a flow, likewise. */
 function flowBody(flow: Flow): string {
-  return `${flow.cookie} ${flow.gotoTable ?? -1} ${flow.idleTimeout ?? 0} ${flow.hardTimeout ?? 0} ${normal(flow.actions)}`;
+  return `${flow.cookie} ${flow.gotoTable ?? -1} ${flow.idleTimeout ?? 0} ${flow.hardTimeout ?? 0} ${flow.flags ?? 0} ${normal(flow.actions)}`;
 }
 
 /** Text of a value that does not depend on the order of keys, on number against bigint, or on the kind of an array of octets. */
@@ -62,8 +65,13 @@ export function diff(wanted: FlowSet, installed: FlowSet): FlowDiff {
   const add: Flow[] = [];
   const remove: Flow[] = [];
   for (const [key, { flow, body }] of wanted) {
-    if (installed.get(key)?.body !== body) add.push(flow);
+    const before = installed.get(key);
+    if (before?.body === body) continue;
+    add.push(flow);
+    if (before !== undefined && (isTotal(flow) || isTotal(before.flow))) remove.push(before.flow);
   }
   for (const [key, { flow }] of installed) if (!wanted.has(key)) remove.push(flow);
   return { add, remove };
 }
+
+const isTotal = ({ flags = 0 }: Flow): boolean => (flags & FLOW_FLAGS.sendRemoved) !== 0;

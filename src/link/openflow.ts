@@ -30,6 +30,7 @@ interface OpenFlowEvents {
   /** A packet that the pipeline hands over to this controller id. */
   'packet-in': [packet: MessageOf<'packet_in2'>];
   'port-status': [change: MessageOf<'port_status'>];
+  /** What a flow with the flag for it had counted, once nobody can add to that any more. Registers as in `dumpFlows`. */
   'flow-removed': [flow: MessageOf<'flow_removed'>];
   /** An attempt to connect failed, or a refusal belongs to no request; the connection goes on by itself. */
   trouble: [error: SondeError];
@@ -166,7 +167,8 @@ export function createOpenFlowConnection(config: OpenFlowConfig, deps: OpenFlowD
       const { metadata } = message;
       events.emit('packet-in', metadata === undefined ? message : { ...message, metadata: splitRegisters(metadata) });
     } else if (message.type === 'port_status') events.emit('port-status', message);
-    else if (message.type === 'flow_removed') events.emit('flow-removed', message);
+    else if (message.type === 'flow_removed')
+      events.emit('flow-removed', { ...message, match: splitRegisters(message.match) });
   };
 
   const stray = (error: SondeError): void => {

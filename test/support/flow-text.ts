@@ -11,7 +11,14 @@ export function flowText(flow: Flow): string {
     ...flow.actions.map(actionText),
     ...(flow.gotoTable === undefined ? [] : [`goto_table:${flow.gotoTable}`]),
   ];
-  const head = [`table=${flow.table}`, `priority=${flow.priority}`, `cookie=0x${flow.cookie.toString(16)}`, ...match];
+  const flags = flow.flags === 1 ? ['send_flow_rem'] : [];
+  const head = [
+    ...flags,
+    `table=${flow.table}`,
+    `priority=${flow.priority}`,
+    `cookie=0x${flow.cookie.toString(16)}`,
+    ...match,
+  ];
   return `${head.join(',')} actions=${actions.length === 0 ? 'drop' : actions.join(',')}`;
 }
 

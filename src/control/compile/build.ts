@@ -10,7 +10,7 @@ import {
 } from '../../model/datapath.ts';
 import { maskOf } from '../../wire/address.ts';
 import type { FieldName } from '../../wire/openflow/fields.ts';
-import type { Action, Flow, Match, Value } from '../../wire/openflow/flow.ts';
+import { type Action, FLOW_FLAGS, type Flow, type Match, type Value } from '../../wire/openflow/flow.ts';
 import { cookieOf, TABLES, type TableName } from '../pipeline.ts';
 
 /** The vocabulary of the compiler: each function is one phrase of OpenFlow, so that a table reads as what it does. */
@@ -113,4 +113,9 @@ export function flow(
     actions,
     ...(goto === undefined ? {} : { gotoTable: TABLES[goto].number }),
   };
+}
+
+/** A flow whose counters are the total of something: the last of them are told when it goes. */
+export function total(flow: Flow): Flow {
+  return { ...flow, flags: FLOW_FLAGS.sendRemoved };
 }

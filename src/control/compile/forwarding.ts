@@ -22,6 +22,7 @@ import {
   sampleDropped,
   set,
   setField,
+  total,
   within,
 } from './build.ts';
 import { type CompileInput, ipv4Of, type NetworkView, type RouterView, type Topology } from './topology.ts';
@@ -198,7 +199,7 @@ function drops({ locals, unboundPorts }: Topology): Flow[] {
   const own = (stage: keyof typeof OWN_DROPS, reason: DropReason, zone: number): Flow => {
     const { number } = DROP_REASONS[reason];
     const match = { ...at(stage, number), [OWNERS[stage]]: zone };
-    return flow('drop', 60, number, match, sampleDropped(DROP_KINDS[stage], zone, number));
+    return total(flow('drop', 60, number, match, sampleDropped(DROP_KINDS[stage], zone, number)));
   };
   return [
     flow('drop', 100, 0, MARKED, [observe(OBSERVATION_POINTS.dropped)]),
@@ -208,7 +209,7 @@ function drops({ locals, unboundPorts }: Topology): Flow[] {
     ...unboundPorts.map(({ zone }) => own('egress', 'UNBOUND', zone)),
     ...Object.values(builtIn).flatMap(({ number }) =>
       (['egress', 'ingress'] as const).map((stage) =>
-        flow('drop', 50, number, at(stage, number), sampleDropped(DROP_KINDS[stage], 0, number)),
+        total(flow('drop', 50, number, at(stage, number), sampleDropped(DROP_KINDS[stage], 0, number))),
       ),
     ),
     flow('drop', 0, 0, {}, []),

@@ -1,7 +1,20 @@
 import { CT_MARK, DROP_REASONS, REGISTERS, STAGES } from '../../model/datapath.ts';
 import type { Flow, Match } from '../../wire/openflow/flow.ts';
 import { TABLES } from '../pipeline.ts';
-import { CT, copy, drop, ETHERTYPE, FRAGMENT, flow, MARKED, resubmit, sample, sampleDropped, set } from './build.ts';
+import {
+  CT,
+  copy,
+  drop,
+  ETHERTYPE,
+  FRAGMENT,
+  flow,
+  MARKED,
+  resubmit,
+  sample,
+  sampleDropped,
+  set,
+  total,
+} from './build.ts';
 import type { CompileInput, LocalEndpoint, Topology } from './topology.ts';
 
 const SIDES = {
@@ -113,12 +126,8 @@ function record(side: SideName, locals: readonly LocalEndpoint[], countedBy: Com
     ),
     ...locals.flatMap(({ zone }) => {
       const judged = { ...here, [REGISTERS.judged]: zone };
-      const denied = flow(
-        'record',
-        40,
-        zone,
-        { ...judged, [REGISTERS.reason]: number },
-        sampleDropped(drop, zone, number),
+      const denied = total(
+        flow('record', 40, zone, { ...judged, [REGISTERS.reason]: number }, sampleDropped(drop, zone, number)),
       );
       if (countedBy === 'conntrack') return [denied];
       const began = { ...judged, ct_state: [CT.new, CT.new] } as const;
@@ -147,7 +156,7 @@ export function recordOf(
         [REGISTERS.judged]: zone,
         [REGISTERS.decision]: rule,
       };
-      if (action === 'deny') return flow('record', 50, rule, decided, sampleDropped(drop, zone, rule));
+      if (action === 'deny') return total(flow('record', 50, rule, decided, sampleDropped(drop, zone, rule)));
       const began: Match = { ...decided, ct_state: [CT.new, CT.new] };
       return flow('record', 50, rule, began, [sample(allow, zone, rule), copy(REGISTERS.decision, noted)], 'enforce');
     });

@@ -30,6 +30,12 @@ export const PORT = {
   any: 0xffffffff,
 } as const;
 
+/** Bits of a flow's `flags`. OpenFlow 1.5.1 section 7.3.4.2 (ofp_flow_mod_flags). */
+export const FLOW_FLAGS = {
+  /** When the flow goes, the switch says what it has counted. */
+  sendRemoved: 1,
+} as const;
+
 /** What a switch does with a packet. Names are those of ovs-actions(7). */
 export type Action =
   | { readonly type: 'output'; readonly port: number; readonly maxLen?: number }
@@ -134,7 +140,7 @@ export interface Flow {
   readonly hardTimeout?: number;
   /** Instruction WRITE_METADATA. */
   readonly writeMetadata?: { readonly value: bigint; readonly mask: bigint };
-  /** OFPFF_*: 1 send flow-removed, 2 check overlap, 4 reset counts. */
+  /** See FLOW_FLAGS; also 2 check overlap, 4 reset counts. */
   readonly flags?: number;
   readonly importance?: number;
   /** Other instructions (WRITE_ACTIONS, CLEAR_ACTIONS, STAT_TRIGGER), kept as they came. */
