@@ -470,6 +470,7 @@ export const ERRORS = {
     status: 409,
     says: 'Traced packets of full size do not reach other hosts, while ordinary ones do: the way to {peer} is {device} with an MTU of {mtu}, vNICs have up to {inner}, and a traced packet needs {needed}.',
     do: 'Raise the MTU of {device} and of the fabric behind it to {needed}, or leave it: traces of smaller packets work.',
+  },
   AGENT_STATE_FAILED: {
     status: 500,
     says: 'What the agent keeps of its counts at {path} cannot be {what}: {why}.',

@@ -57,6 +57,7 @@ export function createFlowTables() {
   /** Fragments that `ct` holds, by zone and the table that they go on in. */
   let held = new Map<string, Fields[]>();
   let datagramSize = 1;
+  const hits = new Map<Flow, number>();
 
   function replace(flows: readonly Flow[]): void {
     tables = Map.groupBy(flows, (flow) => flow.table);
@@ -80,6 +81,7 @@ export function createFlowTables() {
     if (depth > 60) throw new Error('the tables run in a circle');
     const flow = lookUp(tables.get(table) ?? [], batch.fields);
     if (flow === undefined) throw new Error(`table ${table} has no flow for the packet, not even a miss`);
+    hits.set(flow, (hits.get(flow) ?? 0) + batch.packets.length);
     for (const action of flow.actions) act(action, table, batch, effects, depth);
     if (flow.gotoTable !== undefined) {
       if (flow.gotoTable <= table) throw new Error(`goto from table ${table} to ${flow.gotoTable}`);
@@ -208,6 +210,8 @@ export function createFlowTables() {
     runFragments,
     /** Fragments that wait in conntrack for others of their datagram, which a switch keeps for 15 s. */
     held: (): number => [...held.values()].flat().length,
+    /** Packets that flows have counted, of those that have any. */
+    hits: (): ReadonlyMap<Flow, number> => hits,
     /** Connections that were committed, by zone. */
     connections: (): ReadonlyMap<number, readonly { readonly mark: bigint }[]> => zones,
   };

@@ -1,6 +1,6 @@
 import { LATER_FRAGMENT, REGISTERS, STAGES, TRACE_TUNNEL_FLAG } from '../../model/datapath.ts';
 import { type Flow, PORT } from '../../wire/openflow/flow.ts';
-import { backToSender, copy, drop, ETHERTYPE, FRAGMENT, flow, MARKED, sample, set, setField } from './build.ts';
+import { backToSender, copy, drop, ETHERTYPE, FRAGMENT, flow, MARKED, sample, set, setField, total } from './build.ts';
 import { type CompileInput, ipv4Of, type NetworkView, type Topology } from './topology.ts';
 
 const ARP = { request: 1, reply: 2 } as const;
@@ -92,7 +92,8 @@ function portSecurity(topology: Topology): Flow[] {
     // An ARP probe asks with the sender address 0.0.0.0 (RFC 5227, section 1.1).
     for (const address of [0, ...ipv4Of(endpoint)]) {
       const match = { ...own, eth_type: ETHERTYPE.arp, arp_sha: endpoint.mac, arp_spa: address };
-      flows.push(flow('portSecurity', 100, zone, match, [], 'arp'));
+      // Conntrack has none of it.
+      flows.push(total(flow('portSecurity', 100, zone, match, [], 'arp')));
     }
     // With the right MAC but a wrong address it is spoofed; of another ethertype it is only something that is not carried.
     for (const eth_type of [ETHERTYPE.ipv4, ETHERTYPE.arp]) {

@@ -138,7 +138,13 @@ function output(topology: Topology, countedBy: CompileInput['countedBy']): Flow[
     ...topology.locals.flatMap(({ ofport, zone }) => {
       const to = { [REGISTERS.destination]: zone };
       const deliver: Action = { type: 'output', port: ofport };
-      if (countedBy === 'conntrack') return flow('output', 50, zone, to, [deliver]);
+      if (countedBy === 'conntrack')
+        // Conntrack has no answers of the pipeline's own, so these have counters of theirs.
+        return [
+          total(flow('output', 70, zone, { ...to, eth_type: ETHERTYPE.arp }, [deliver])),
+          total(flow('output', 60, zone, { ...to, in_port: 0 }, [deliver])),
+          flow('output', 50, zone, to, [deliver]),
+        ];
       const later = { ...to, eth_type: ETHERTYPE.ipv4, ...FRAGMENT.later };
       return [
         flow('output', 60, zone, later, [sample('delivered', zone, LATER_FRAGMENT), deliver]),
