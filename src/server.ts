@@ -23,6 +23,7 @@ import { countQuery, flowsQuery, peersOf } from './collector/store/queries.ts';
 import { createDiskRetention } from './collector/store/retention.ts';
 import { topTalkers } from './collector/store/top-talkers.ts';
 import { insertTrace, tracesQuery } from './collector/store/traces.ts';
+import { readVnicLedger } from './collector/store/vnic-ledger.ts';
 import { type KafkaSettings, kafkaSettingsOf } from './config/kafka.ts';
 import type { ServerConfig } from './config/load.ts';
 import { createApplier } from './control/intents/applier.ts';
@@ -59,6 +60,7 @@ function retentionOf(config: ServerConfig): Retention {
     // The ledger is about as long as the sums are.
     stored_1h: keepHours,
     ledger_1h: keepHours,
+    vnic_ledger_1h: keepHours,
     identities: keepEvents,
     events: keepEvents,
     observations: keepTraces,
@@ -180,6 +182,7 @@ export function createServer(config: ServerConfig, { log, metrics }: ServerDeps)
     },
     exportFlows: (filter, format) => exportFlows(store, filter, format),
     ledger: (request) => readLedger(store, { ...request, now: Date.now() }),
+    vnicLedger: (request) => readVnicLedger(store, request),
     findTrace: async (id) => (await readTraces({ id, limit: 1 }))[0],
     listTraces: (filter) => readTraces(filter),
   };

@@ -7,6 +7,7 @@ import type { FlowFilter } from '../model/flow-filter.ts';
 import type { LedgerLine } from '../model/ledger.ts';
 import type { Talker, TalkersRequest } from '../model/top-talkers.ts';
 import type { FinishedTrace, TraceSpec } from '../model/trace.ts';
+import type { VnicLedgerLine } from '../model/vnic-ledger.ts';
 import type { Applied, HostRealization, HostView, PartState } from './schemas.ts';
 
 /** What routes of the control role call. */
@@ -54,6 +55,14 @@ export interface QueryDeps {
   ): AsyncIterable<Uint8Array>;
   /** By host and hour, the newest first. */
   ledger(request: { readonly since: number; readonly host?: string }): Promise<readonly LedgerLine[]>;
+  /** What ports of vNICs counted, and what is in rows; by hour, the newest first. */
+  vnicLedger(request: {
+    /** Milliseconds since the epoch. */
+    readonly since: number;
+    readonly host?: string;
+    /** Name of its VM, or iface-id. */
+    readonly vnic?: string;
+  }): Promise<readonly VnicLedgerLine[]>;
   findTrace(id: string): Promise<FinishedTrace | undefined>;
   /** Newest first. */
   listTraces(filter: {

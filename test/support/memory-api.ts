@@ -146,6 +146,10 @@ export function createMemoryApi(): MemoryApi {
       call('countFlows', filter);
       return 42;
     },
+    async vnicLedger(given) {
+      call('vnicLedger', given);
+      return [];
+    },
     async top(given) {
       call('top', given);
       return TALKERS;

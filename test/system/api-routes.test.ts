@@ -364,6 +364,7 @@ describe('operation', () => {
       '/v1/flows/export',
       '/v1/hosts',
       '/v1/ledger',
+      '/v1/ledger/vnics',
       '/v1/peers',
       '/v1/sql',
       '/v1/top',

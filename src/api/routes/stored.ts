@@ -43,6 +43,11 @@ const LedgerQuery = Type.Object(
   { additionalProperties: false },
 );
 
+const VnicLedgerQuery = Type.Object(
+  { ...LedgerQuery.properties, vnic: Who('Name of the VM, or iface-id of the vNIC.') },
+  { additionalProperties: false },
+);
+
 const { limit: _limit, format: _format, order: _order, after, ...Filters } = FlowQuery.properties;
 const CountQuery = Type.Object({ ...Filters, after }, { additionalProperties: false });
 const ExportQuery = Type.Object(
@@ -106,6 +111,25 @@ export function storedRoutes(queries: QueryDeps, now: () => number): FastifyPlug
       },
       async ({ query: { since = '24h', host } }) => [
         ...(await queries.ledger({ since: 0, ...spanOf({ since }, now()), ...(host === undefined ? {} : { host }) })),
+      ],
+    );
+    app.get(
+      '/v1/ledger/vnics',
+      {
+        schema: {
+          tags,
+          summary: 'Ledger of vNICs',
+          description:
+            'For each hour, vNIC and direction: what the port counted = rows + terms + in flight, and what is left over is the remainder.',
+          querystring: VnicLedgerQuery,
+        },
+      },
+      async ({ query: { since = '24h', host, vnic } }) => [
+        ...(await queries.vnicLedger({
+          ...{ since: 0, ...spanOf({ since }, now()) },
+          ...(host === undefined ? {} : { host }),
+          ...(vnic === undefined ? {} : { vnic }),
+        })),
       ],
     );
     app.get(

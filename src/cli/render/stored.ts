@@ -1,5 +1,6 @@
 import type { Connection } from '../../model/connection.ts';
 import type { LedgerLine } from '../../model/ledger.ts';
+import type { Amount, VnicLedgerLine } from '../../model/vnic-ledger.ts';
 import type { Column } from './table.ts';
 import { humanOctets } from './values.ts';
 import { protocolName } from './views.ts';
@@ -45,5 +46,31 @@ export const LEDGER_COLUMNS: readonly Column<LedgerLine>[] = [
   {
     title: 'WHY DROPPED',
     of: ({ dropped }) => dropped.map(({ stage, reason, rows }) => `${stage} ${reason} ${rows}`).join(', '),
+  },
+];
+
+const amount = ({ packets, octets }: Amount): string =>
+  packets === 0 && octets === 0 ? '0' : `${packets} / ${humanOctets(octets)}`;
+const percent = (share: number | null): string =>
+  share === null ? 'all' : share === 0 ? '0 %' : `${share < 0.01 ? '< 0.01' : share.toFixed(2)} %`;
+
+export const VNIC_LEDGER_COLUMNS: readonly Column<VnicLedgerLine>[] = [
+  { title: 'HOUR', of: ({ hour }) => hour.replace('T', ' ').slice(0, 16) },
+  { title: 'HOST', of: ({ host }) => host },
+  { title: 'VNIC', of: ({ vm, endpoint }) => vm || endpoint },
+  { title: 'DIRECTION', of: ({ direction }) => (direction === 'out' ? 'sent' : 'got') },
+  { title: 'PORT', of: ({ port }) => amount(port), right: true },
+  { title: 'ROWS', of: ({ rows }) => amount(rows), right: true },
+  { title: 'DROPPED', of: ({ dropped }) => String(dropped.packets), right: true },
+  { title: 'IN FLIGHT', of: ({ in_flight }) => String(in_flight.packets), right: true },
+  { title: 'REMAINDER', of: ({ remainder }) => amount(remainder), right: true },
+  { title: 'SHARE', of: ({ remainder_percent }) => percent(remainder_percent), right: true },
+  {
+    title: 'TERMS',
+    of: ({ terms, lost_upcalls }) =>
+      [
+        ...terms.map(({ term, packets }) => `${term} ${packets}`),
+        ...(lost_upcalls === 0 ? [] : [`lost upcalls of the host ${lost_upcalls}`]),
+      ].join(', '),
   },
 ];

@@ -92,6 +92,27 @@ const REPORTS_TABLE: StoredTable = {
   orderBy: ['host', 'hour', 'epoch', 'reporter', 'stage', 'reason'],
 };
 
+/** Reports for the ledger of vNICs: of each line what was said last. */
+const NEWEST = { type: 'AggregateFunction(argMax, Int64, Int64)' } as const;
+const VNIC_TABLE: StoredTable = {
+  name: 'vnic_ledger_1h',
+  engine: 'AggregatingMergeTree',
+  columns: [
+    { name: 'host', ...WORD },
+    { name: 'epoch', ...MOMENT },
+    { name: 'hour', ...SECOND },
+    { name: 'endpoint', ...WORD },
+    // A VM's name may become known, or change, within the hour.
+    { name: 'vm', type: 'AggregateFunction(argMax, String, Int64)' },
+    { name: 'term', ...WORD },
+    { name: 'packets', ...NEWEST },
+    { name: 'octets', ...NEWEST },
+  ],
+  time: 'hour',
+  partition: 'month',
+  orderBy: ['host', 'hour', 'endpoint', 'term', 'epoch'],
+};
+
 const IDENTITY_COLUMNS = [
   'endpoint',
   'vm',
@@ -123,6 +144,7 @@ export const ROLLUP_TABLES = {
   flows_1h: rollup('flows_1h'),
   stored_1h: LEDGER_TABLE,
   ledger_1h: REPORTS_TABLE,
+  vnic_ledger_1h: VNIC_TABLE,
   identities: IDENTITIES_TABLE,
 } as const satisfies Record<string, StoredTable>;
 
@@ -171,6 +193,15 @@ export const VIEWS: readonly StoredView[] = [
 toDateTime(line.hour, 'UTC') AS hour, line.stage AS stage, line.reason AS reason, max(line.value) AS value, min(line.first) AS first`,
     join: "ARRAY JOIN JSONExtract(document, 'lines', 'Array(Tuple(epoch Int64, hour UInt32, stage String, reason String, value UInt64, first UInt64))') AS line WHERE kind = 'ledger'",
     groupBy: ['host', 'reporter', 'epoch', 'hour', 'stage', 'reason'],
+  },
+  {
+    name: 'vnic_ledger_1h_view',
+    source: 'events',
+    target: 'vnic_ledger_1h',
+    select: `SELECT host, fromUnixTimestamp64Micro(line.epoch, 'UTC') AS epoch, toDateTime(line.hour, 'UTC') AS hour, line.endpoint AS endpoint, line.term AS term,
+argMaxState(line.vm, JSONExtractInt(document, 'at')) AS vm, argMaxState(line.packets, JSONExtractInt(document, 'at')) AS packets, argMaxState(line.octets, JSONExtractInt(document, 'at')) AS octets`,
+    join: "ARRAY JOIN JSONExtract(document, 'lines', 'Array(Tuple(epoch Int64, hour UInt32, endpoint String, vm String, term String, packets Int64, octets Int64))') AS line WHERE kind = 'vnic-ledger'",
+    groupBy: ['host', 'epoch', 'hour', 'endpoint', 'term'],
   },
   {
     name: 'identities_view',
