@@ -17,9 +17,17 @@ import { createIntegrationBridge } from '../../src/link/integration-bridge.ts';
 import { COLLECTOR_SET, DROP_SAMPLES, kindOf, OBSERVATIONS, zoneOf } from '../../src/model/datapath.ts';
 import type { StoredDocument } from '../../src/model/documents.ts';
 import { resolveEndpoints } from '../../src/model/endpoint.ts';
+import {
+  assembleVnicLedger,
+  type StoredVnicEntry,
+  type VnicDirection,
+  type VnicLedgerLine,
+} from '../../src/model/vnic-ledger.ts';
 import { createDrops } from '../../src/probe/drops.ts';
 import type { DropRemainder } from '../../src/probe/flows/drop-remainder.ts';
 import { createIpfixSource } from '../../src/probe/sources/ipfix.ts';
+import { createVnicLedger } from '../../src/probe/vnic-ledger.ts';
+import { createVnicReports } from '../../src/probe/vnic-reports.ts';
 import { parseIp } from '../../src/wire/address.ts';
 import { applied, SHOP_YAML, shopLab, shopLocations } from '../support/shop.ts';
 import { keepZones } from '../support/zones.ts';
@@ -44,13 +52,46 @@ const DATABASE = '10.10.3.11';
 
 let folder = '';
 let ipfix: ReturnType<typeof createIpfixSource>;
+let vnics: ReturnType<typeof createVnicReports> | undefined;
 let drops: ReturnType<typeof createDrops> | undefined;
 const EXPORT_PORT = 4739;
 const ends: (() => void)[] = [];
+const NONE = { packets: 0, octets: 0 } as const;
+const ledger = createVnicLedger({ host: 'h1', epoch: 1, delayMs: DELAY_MS });
+const stored = new Map<string, StoredVnicEntry>();
 const remainders: DropRemainder[] = [];
 const samples = { packets: 0, octets: 0 };
 
 const zoneOfVm = (vm: string): number => bridge.ports().find(({ ifaceId }) => ifaceId === lab.vm(vm).ifaceId)!.zone;
+
+/** What the ledger says of a vNIC, over all hours. */
+function lineOf(vm: string, direction: VnicDirection): VnicLedgerLine | undefined {
+  const entries = [...stored.values()].map((entry) => ({ ...entry, hour: 0 }));
+  return assembleVnicLedger(entries).find((line) => line.vm === vm && line.direction === direction);
+}
+
+function compare() {
+  return createVnicReports(
+    { intervalMs: 500, stateFile: join(folder, 'vnics.json') },
+    {
+      ledger,
+      connected: ovs.statistics.connected,
+      portStats: ovs.statistics.portStats,
+      vnics: () =>
+        bridge.ports().map((port) => ({ ...port, vm: lab.vms.find(({ ifaceId }) => ifaceId === port.ifaceId)!.name })),
+      async tell({ host: from, lines }) {
+        for (const line of lines) stored.set(`${line.hour} ${line.endpoint} ${line.term}`, { host: from, ...line });
+        return true;
+      },
+      monotonic: () => performance.now(),
+      now: Date.now,
+      metrics: new Registry(),
+      onTrouble: (error) => {
+        throw error;
+      },
+    },
+  );
+}
 
 function begin(intervalMs: number) {
   return createDrops(
@@ -165,6 +206,9 @@ beforeAll(async () => {
     {
       onSamples(all) {
         for (const { domain, point, start, packets, octets } of all) {
+          const amount = { packets, octets };
+          if (kindOf(domain) === OBSERVATIONS.received) ledger.counted(zoneOf(domain), 'ipfix', amount, NONE, NONE);
+          if (kindOf(domain) === OBSERVATIONS.delivered) ledger.counted(zoneOf(domain), 'ipfix', NONE, amount, NONE);
           if (kindOf(domain) !== OBSERVATIONS.egressDrop) continue;
           const place = { zone: zoneOf(domain), stage: 'egress', point } as const;
           if (drops?.book(place, start, packets, octets) !== true) continue;
@@ -186,12 +230,15 @@ beforeAll(async () => {
   });
   drops = begin(300);
   await drops.start();
+  vnics = compare();
+  await vnics.start();
   await install(DOCUMENTS);
   // ARP is over before anything is counted; the router answers.
   expect((await lab.exec('web-1', ['ping', '-c', '1', '-W', '2', '10.10.1.1'])).status).toBe(0);
 });
 afterAll(async () => {
   await drops?.stop();
+  await vnics?.stop();
   for (const end of ends) end();
   await ipfix.stop();
   await zones.stop();
@@ -216,6 +263,18 @@ describe('a flood of what a rule denies', () => {
     expect(samples.packets).toBeGreaterThan(0);
     expect(samples.packets).toBeLessThanOrEqual(DROP_SAMPLES.burst + DROP_SAMPLES.perSecond * (sent.seconds + 1));
     for (const each of remainders) expect(each).toMatchObject({ zone, stage: 'egress', point: remainders[0]!.point });
+  });
+
+  it('is in the ledger of vNICs, whose remainder is what was lost before the switch', async () => {
+    const seen = () => {
+      const { port, rows, in_flight, remainder } = lineOf('web-1', 'out')!;
+      return { sum: rows.packets + remainder.packets - port.packets, in_flight, remainder: remainder.packets };
+    };
+    await vi.waitFor(() => expect(seen()).toEqual({ sum: 0, in_flight: NONE, remainder: lost }), WAIT);
+    expect(lineOf('web-1', 'out')!.port.packets).toBeGreaterThanOrEqual(20_000);
+    // The answers to its ping and to its question by ARP.
+    expect(lineOf('web-1', 'in')).toMatchObject({ remainder: NONE, in_flight: NONE });
+    expect(lineOf('web-1', 'in')!.rows.packets).toBeGreaterThanOrEqual(2);
   });
 
   it('also while the rule goes and comes back, and the agent with it', async () => {
