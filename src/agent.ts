@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
+import { createAgentProbe } from './agent-probe.ts';
 import { createAgentSwitch } from './agent-switch.ts';
 import type { Bus } from './bus/bus.ts';
 import { createSpool } from './bus/spool.ts';
@@ -16,16 +17,9 @@ import { createIntegrationBridge } from './link/integration-bridge.ts';
 import { tunnelAddress } from './link/tunnel-address.ts';
 import { createUnderlayMtu } from './link/underlay-mtu.ts';
 import { createUnixctl } from './link/unixctl.ts';
-import { SondeError } from './model/errors.ts';
-import { createExporter } from './probe/exporter.ts';
-import { createRecorder } from './probe/flows/recorder.ts';
+import type { SondeError } from './model/errors.ts';
 import { createDepartures } from './probe/identity/departures.ts';
 import { createDirectory } from './probe/identity/directory.ts';
-import { createIdentityHistory } from './probe/identity/history.ts';
-import { createKernelCounting } from './probe/kernel-counting.ts';
-import { createLedger } from './probe/ledger.ts';
-import { registerProbeMetrics } from './probe/metrics.ts';
-import { createReports } from './probe/reports.ts';
 import { createConditions } from './telemetry/conditions.ts';
 import { createRateLimitedLog } from './telemetry/logger.ts';
 import { createTracePoint } from './trace/trace-point.ts';
@@ -38,12 +32,7 @@ export interface AgentDeps {
 }
 
 const TUNNEL_PORT = 'gnv0';
-/** Of Geneve, RFC 8926 section 3.3. */
-const TUNNEL_UDP_PORT = 6081;
-const RECORDER = { holdUs: 1_000_000, idleUs: 120_000_000, blockRows: 2000, tickMs: 500 } as const;
 const HEARTBEAT_MS = 5000;
-/** How often the agent tells the ledger what it has seen, and whom it has seen for the first time. */
-const REPORT_MS = 15_000;
 /** How long rows of a vNIC that is gone can come. */
 const KEEP_ZONES_MS = 600_000;
 /** How often the host itself is looked at. */
@@ -79,10 +68,6 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       },
     },
   );
-  /** Names this run in flow rows and in the ledger. */
-  const epoch = Date.now() * 1000;
-  const ledger = createLedger({ host: config.host, epoch });
-  const identities = createIdentityHistory(config.host);
   const spool = createSpool(
     { directory: join(config.stateDir, 'spool'), maxOctets: config.spoolMax },
     {
@@ -118,86 +103,22 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       const encap = await tunnelAddress(config.ovsDatabase, { bridge, onTrouble: complain('cannot start yet') });
       refreshDirectory();
 
-      const own = { host: config.host, epoch, encapAddress: encap };
-      const isKernel = bridge.datapathType() === 'system';
-      const kernel = isKernel
-        ? createKernelCounting(
-            { ...own, checkpoint: join(config.stateDir, 'conntrack'), tunnelPort: TUNNEL_UDP_PORT },
-            {
-              directory: () => directory,
-              rule: world.rule,
-              now: nowUs,
-              metrics,
-              onTrouble: complain('connections are not all counted'),
-              onState: conditions.set,
-            },
-          )
-        : undefined;
-      const recorder = createRecorder(
-        { ...own, ...RECORDER, countedBy: isKernel ? 'sample' : 'ipfix' },
-        {
-          ...(kernel && { sources: [kernel.source.source], find: kernel.source.find }),
-          directory: () => directory,
-          rule: world.rule,
-          deliver: ({ value, headers }) => spool.append('sonde.flows', { key: config.host, value, headers }),
-          ledger,
-          identities,
-          now: nowUs,
-          onClockStep(step) {
-            const direction = step > 0 ? 'forward' : 'back';
-            const error = new SondeError('CLOCK_STEPPED', {
-              host: config.host,
-              direction,
-              seconds: Math.round(Math.abs(step) / 1e6),
-            });
-            complain('the clock was set')(error);
-          },
-          onError: (error, rows) => trouble.error('recorder', { error, rows }, 'flow rows could not be kept'),
-        },
-      );
-      const exporter = createExporter(
-        {
-          listen: config.ipfixListen,
-          activeTimeout: config.ipfixActiveTimeout / 1000,
-          stateFile: join(config.stateDir, 'ipfix.json'),
-        },
-        {
-          bridge,
-          onSamples: recorder.add,
-          onMalformed: (error, session) =>
-            trouble.warn('ipfix', { error: error.message, session }, 'a datagram is no IPFIX message'),
-          onBuffer: (error) => conditions.set('ipfix receive buffer', error),
-          onTrouble: (error, what) => complain(what)(error),
-        },
-      );
-      const ipfix = await exporter.start();
-      registerProbeMetrics(metrics, ipfix, recorder);
-      await kernel?.start();
-      recorder.start();
-      const reports = createReports(
-        { host: config.host, everyMs: REPORT_MS },
-        {
-          spool,
-          ledger,
-          identities,
-          lostRecords: () => ipfix.counts().lost,
-          uncounted: () => kernel?.source.meter.lost ?? {},
-          ports: bridge.ports,
-          directory: () => directory,
-          now: nowUs,
-          onLost: (error, kind) => trouble.warn('reports', { error, kind }, 'a report could not be kept'),
-        },
-      );
-      reports.start();
-      stops.push(async () => {
-        await exporter.stop();
-        await kernel?.stop();
-        await recorder.stop();
-        await reports.stop();
-      });
-
       ovs.start();
       stops.push(() => ovs.stop());
+      const probe = createAgentProbe(config, encap, {
+        bridge,
+        ovs,
+        world,
+        directory: () => directory,
+        spool,
+        conditions,
+        log,
+        trouble,
+        complain,
+        metrics,
+      });
+      await probe.start();
+      stops.push(() => probe.stop());
       const zones = createZones(
         { where: config.ovsDatabase, keepMs: KEEP_ZONES_MS },
         {
@@ -255,7 +176,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
             known: () => bridge.up,
             ports: bridge.ports,
             tunnelOfport: bridge.tunnelOfport,
-            countedBy: () => (isKernel ? 'conntrack' : 'ipfix'),
+            countedBy: () => probe.countedBy,
             onPorts: (listener) => {
               bridge.events.on('ports', listener);
               bridge.events.on('up', listener);
@@ -293,7 +214,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       );
       await tracePoint.start();
       stops.push(() => tracePoint.stop());
-      log.info({ host: config.host, bridge: config.bridge, ipfix: exporter.target }, 'agent started');
+      log.info({ host: config.host, bridge: config.bridge, ipfix: probe.target }, 'agent started');
     },
     /** Stops what looks and counts; what is installed on the switch stays as it is. */
     async stop(): Promise<void> {

@@ -69,9 +69,10 @@ const MAY_IMPORT: Readonly<Record<string, Readonly<Record<string, string>>>> = {
 };
 
 /** What wires parts together may import everything but one another's callers. */
-const ROOTS = ['agent.ts', 'agent-switch.ts', 'server.ts', 'cli'] as const;
+const ROOTS = ['agent.ts', 'agent-probe.ts', 'agent-switch.ts', 'server.ts', 'cli'] as const;
 const ROOTS_MAY_NOT: Readonly<Record<(typeof ROOTS)[number], readonly string[]>> = {
   'agent.ts': ['cli', 'server.ts', 'api', 'collector', 'lab'],
+  'agent-probe.ts': ['cli', 'server.ts', 'agent.ts', 'api', 'collector', 'trace', 'lab'],
   'agent-switch.ts': ['cli', 'server.ts', 'agent.ts', 'api', 'collector', 'probe', 'lab'],
   'server.ts': ['cli', 'agent.ts', 'probe', 'lab'],
   cli: ['probe', 'trace', 'control', 'collector'],

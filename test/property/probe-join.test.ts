@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
-import { createJoin, type FlowSample } from '../../src/probe/flows/join.ts';
+import type { FlowSample } from '../../src/probe/flows/flow-sample.ts';
+import { createJoin } from '../../src/probe/flows/join.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 
 const small = fc.record({

@@ -27,7 +27,7 @@ import type { TraceSwitch } from '../../src/trace/trace-point.ts';
 import { parseIp, parseIpv4, parseMac } from '../../src/wire/address.ts';
 import { encodePacket } from '../../src/wire/packet/encode.ts';
 import { addressRequest, echoRequest, tcpSyn } from '../../src/wire/packet/guest-packets.ts';
-import { onDatapath, PATIENCE } from '../support/datapath.ts';
+import { DATAPATH, onDatapath, PATIENCE } from '../support/datapath.ts';
 import { flowText } from '../support/flow-text.ts';
 import { createOfctlSwitch } from '../support/ofctl-switch.ts';
 import { type Attempt, fateOf } from '../support/policy-oracle.ts';
@@ -44,7 +44,7 @@ const OBSERVED_MS = 5_000 * PATIENCE;
 const ports = new Map<string, LocalPort[]>();
 const tunnels = new Map<string, number>();
 const OPENFLOW = ['-O', 'OpenFlow15'];
-const IS_KERNEL = process.env.SONDE_DATAPATH === 'kernel';
+const IS_KERNEL = DATAPATH === 'system';
 
 const addressOf = (vm: string): string => lab.vm(vm).ip.split('/')[0]!;
 const portOf = (vm: string): LocalPort =>

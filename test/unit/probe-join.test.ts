@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { DROP_REASONS, domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
-import { createJoin, type FlowSample } from '../../src/probe/flows/join.ts';
+import type { FlowSample } from '../../src/probe/flows/flow-sample.ts';
+import { createJoin } from '../../src/probe/flows/join.ts';
 import type { RuleName } from '../../src/probe/flows/row-names.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 

@@ -3,7 +3,7 @@ import { zstdDecompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { domainOf, OBSERVATIONS } from '../../src/model/datapath.ts';
 import { blankRow } from '../../src/probe/flows/blank-row.ts';
-import type { FlowSample } from '../../src/probe/flows/join.ts';
+import type { FlowSample } from '../../src/probe/flows/flow-sample.ts';
 import { createRecorder, type FlowBlock } from '../../src/probe/flows/recorder.ts';
 import type { RowSource } from '../../src/probe/flows/row-source.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
@@ -92,7 +92,7 @@ describe('the recorder and its sources', () => {
     const source: RowSource = {
       flush(_, emit, __, most = 0) {
         const made = Math.min(left, most);
-        for (let i = 0; i < made; i++) emit(row);
+        for (let i = 0; i < made; i++) emit(row, 0);
         left -= made;
         said.push(`made ${made}`);
         setImmediate(() => said.push('turn'));

@@ -1,34 +1,15 @@
-import { kindOf, OBSERVATIONS, zoneOf } from '../../model/datapath.ts';
+import { kindOf, LATER_FRAGMENT, OBSERVATIONS, zoneOf } from '../../model/datapath.ts';
 import type { FlowRow } from '../../model/flow.ts';
 import { blankRow, NO_ADDRESS } from './blank-row.ts';
 import { connectionId } from './connection-id.ts';
 import { type Connection, type ConnectionKey, ConnectionTable, type Refusal, type Tuple } from './connection-table.ts';
-import { createRowNames, type RowNamesDeps, SEVERAL } from './row-names.ts';
+import type { DropPlace } from './drop-remainder.ts';
+import type { FlowSample } from './flow-sample.ts';
+import { createLaterFragments } from './later-fragments.ts';
+import { refusalOf } from './refusals.ts';
+import { createRowNames, type RowNamesDeps } from './row-names.ts';
 import type { EmitRow } from './row-source.ts';
 import { addToSegment, handOver, hasCounted, isPredecessors, isSuccessor } from './succession.ts';
-
-/** What the join reads of an IPFIX record. Times are microseconds since the epoch, octets count the Ethernet header. */
-export interface FlowSample {
-  /** Kind and zone, see OBSERVATIONS. */
-  readonly domain: number;
-  readonly point: number;
-  readonly start: number;
-  readonly end: number;
-  /** flowEndReason, IANA element 136. */
-  readonly endReason: number;
-  readonly sourceMac: number;
-  readonly destinationMac: number;
-  readonly ethertype: number;
-  readonly protocol: number;
-  readonly source: number | bigint;
-  readonly destination: number | bigint;
-  readonly sourcePort: number;
-  readonly destinationPort: number;
-  readonly icmpType: number;
-  readonly icmpCode: number;
-  readonly octets: number;
-  readonly packets: number;
-}
 
 export interface JoinConfig {
   readonly host: string;
@@ -54,6 +35,11 @@ export type KnownConnection = Pick<Connection, 'opened' | 'side'>;
 export interface JoinDeps extends RowNamesDeps {
   /** Who counts the connections, where the records are of refused packets only: the rows of both then say the same of a connection. */
   readonly find?: (tuple: Tuple) => KnownConnection | undefined;
+  /**
+   * A sample tells of dropped packets: whether they are to be counted in its row. Totals come from elsewhere, and what came too late is in them already. Default: yes.
+   * @param start microseconds since the epoch
+   */
+  readonly book?: (place: DropPlace, start: number, packets: number, octets: number) => boolean;
   /** Share of packets that the switch samples now; default 1. */
   readonly share?: () => number;
 }
@@ -71,8 +57,6 @@ export interface JoinCounts {
 
 const MOST = 100_000;
 const MOST_OF_ONE = 25_000;
-/** Rules and reasons of one connection in one interval that have rows of their own; all others share one. */
-const MOST_REFUSALS = 16;
 /** Without room, connections that were silent for so long a part of idleUs make it. */
 const PRESSED = 1 / 8;
 /** From one look for them to the next, microseconds. */
@@ -90,6 +74,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
   const table = new ConnectionTable({ most, mostOfOne });
   const names = createRowNames(config.encapAddress, deps);
   let dirty: Connection[] = [];
+  const laterFragments = createLaterFragments<FlowSample>(config.holdUs);
   let pressedAt = 0;
   const counts: JoinCounts = { records: 0, packets: 0, rows: 0, unattributed: 0, unknownDomain: 0, folded: 0 };
   const key: ConnectionKey = {
@@ -172,9 +157,24 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
 
   /** A record of what the vNIC sent or was given. */
   function addCounters(sample: FlowSample, isSent: boolean, now: number): void {
+    counts.packets += sample.packets;
+    if (sample.point !== LATER_FRAGMENT || !holdFragments(sample, isSent, now)) addTo(undefined, sample, isSent, now);
+  }
+
+  function holdFragments(sample: FlowSample, isSent: boolean, now: number): boolean {
+    const ends = {
+      zone: zoneOf(sample.domain),
+      protocol: sample.protocol,
+      localAddress: isSent ? sample.source : sample.destination,
+      peerAddress: isSent ? sample.destination : sample.source,
+    };
+    return laterFragments.hold(ends, sample, isSent, now);
+  }
+
+  /** @param known the connection, where it is not to be found by the record */
+  function addTo(known: Connection | undefined, sample: FlowSample, isSent: boolean, now: number): void {
     const { start, octets, packets } = sample;
-    counts.packets += packets;
-    let connection = locate(sample, isSent, now);
+    let connection = known ?? locate(sample, isSent, now);
     if (connection.previous !== undefined && isPredecessors(connection, start, sample.end))
       connection = connection.previous;
     addToSegment(connection, sample, isSent, now);
@@ -186,7 +186,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
       if (sample.end > connection.end) connection.end = sample.end;
     }
     touch(connection, sample, now);
-    noteIcmp(connection, sample);
+    if (known === undefined) noteIcmp(connection, sample);
     if (isSent) {
       if (connection.txStart === 0 || start < connection.txStart) connection.txStart = start;
       connection.txOctets += octets;
@@ -231,7 +231,10 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     // A refused packet alone says who wanted the connection; of one that has answers, the first packet does.
     const answeredAt = isSender ? connection.rxStart : connection.txStart;
     if (connection.side === 0 && answeredAt === 0 && !connection.isFolded) connection.side = isSender ? 1 : 2;
-    const { start, end, octets, packets } = sample;
+    const { domain, point, start, end } = sample;
+    const stage = isSender ? 'egress' : 'ingress';
+    const isBooked = deps.book?.({ zone: zoneOf(domain), stage, point }, start, sample.packets, sample.octets) ?? true;
+    const { octets, packets } = isBooked ? sample : { octets: 0, packets: 0 };
     const refusal = refusalOf(connection, sample);
     if (start < refusal.start) refusal.start = start;
     if (end > refusal.end) refusal.end = end;
@@ -247,6 +250,12 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     const due = now - config.holdUs;
     const before = counts.rows;
     row.sampled_share = share();
+    laterFragments.settle(
+      dirty,
+      now,
+      (sample, isSent, connection) => addTo(connection, sample, isSent, now),
+      everything,
+    );
     let at = 0;
     for (; at < dirty.length && counts.rows - before < atMost; at++) {
       const connection = dirty[at]!;
@@ -269,7 +278,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
       row.rx_packets = connection.rxPackets;
       names.allow(row, connection.allowRule);
       counts.rows++;
-      emit(row);
+      emit(row, connection.zone);
     }
     if (connection.refusals === undefined) return;
     row.tx_octets = 0;
@@ -283,7 +292,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
       row.drop_packets = each.packets;
       names.refuse(row, each.point);
       counts.rows++;
-      emit(row);
+      emit(row, connection.zone);
     }
     row.drop_octets = 0;
     row.drop_packets = 0;
@@ -341,18 +350,6 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     /** Forgets connections that nobody has heard of for `idleUs`. */
     evict: (now: number): number => evict(now, idleUs),
   };
-}
-
-/** Where the sample's packets are added to. */
-function refusalOf(connection: Connection, { point: wanted, start, end }: FlowSample): Refusal {
-  let count = 0;
-  for (let each = connection.refusals; each !== undefined; each = each.next, count++)
-    if (each.point === wanted) return each;
-  const point = count < MOST_REFUSALS ? wanted : SEVERAL;
-  if (point !== wanted && connection.refusals?.point === SEVERAL) return connection.refusals;
-  const refusal: Refusal = { point, start, end, octets: 0, packets: 0, next: connection.refusals };
-  connection.refusals = refusal;
-  return refusal;
 }
 
 /** Without a decision's record: whose packet was first; failing that, the higher port is the client's, as ephemeral ports are. */

@@ -1,10 +1,11 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION } from '../../model/flow.ts';
+import { FLOW_COLUMNS, FLOW_SCHEMA_VERSION, type FlowRow } from '../../model/flow.ts';
 import { createBlockWriter } from '../../wire/native/block-writer.ts';
 import type { IdentityHistory } from '../identity/history.ts';
 import { hourOf, type Ledger } from '../ledger.ts';
 import { writeZstdFrame } from './compress.ts';
-import { createJoin, type FlowSample, type JoinConfig, type JoinDeps } from './join.ts';
+import type { FlowSample } from './flow-sample.ts';
+import { createJoin, type JoinConfig, type JoinDeps } from './join.ts';
 import type { EmitRow, RowSource } from './row-source.ts';
 
 /** A clock that NTP slews drifts by less than that between two looks. */
@@ -38,6 +39,8 @@ export interface RecorderDeps extends JoinDeps {
   readonly onClockStep?: (step: number) => void;
   /** Milliseconds of a clock that nobody sets; default performance.now. */
   readonly monotonic?: () => number;
+  /** Shown every row, with the zone of the vNIC that it was made for. */
+  readonly counted?: (zone: number, row: Readonly<FlowRow>) => void;
   /** Shown every row. */
   readonly identities?: Pick<IdentityHistory, 'see'>;
   /** What makes rows beside the join. */
@@ -115,11 +118,12 @@ export function createRecorder(config: RecorderConfig, deps: RecorderDeps) {
     deps.onClockStep?.(step);
   }
 
-  const emit: EmitRow = (row) => {
+  const emit: EmitRow = (row, zone) => {
     row.number = next++;
     if (writer.rows === 0) firstTime = row.start;
     writer.appendRow(row);
     deps.identities?.see(row);
+    deps.counted?.(zone, row);
     if (writer.rows >= config.blockRows) close();
   };
 

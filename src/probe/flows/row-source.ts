@@ -1,7 +1,7 @@
 import type { FlowRow } from '../../model/flow.ts';
 
-/** Gives a row away; its number is the taker's. The row object is used again for the next one. */
-export type EmitRow = (row: FlowRow) => void;
+/** Gives a row of the vNIC of a zone away; its number is the taker's. The row object is used again for the next one. */
+export type EmitRow = (row: FlowRow, zone: number) => void;
 
 /** What makes flow rows, and is asked for them. */
 export interface RowSource {

@@ -245,7 +245,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
     counts.rows++;
     counts.packets += (row.tx_packets as number) + (row.rx_packets as number);
     if (!entry.isEnded) hasToldAnew = true;
-    emit(row);
+    emit(row, entry.zone);
   }
 
   return {

@@ -46,7 +46,7 @@ export function createFoldedRows(row: FlowRow, names: Pick<RowNames, 'identify' 
         row.tx_octets = sum.txOctets;
         row.rx_packets = sum.rxPackets;
         row.rx_octets = sum.rxOctets;
-        emit(row);
+        emit(row, sum.zone);
       }
       zones.clear();
       return made;
