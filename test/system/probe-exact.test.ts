@@ -6,6 +6,12 @@ import { labOfDocuments } from '../../src/lab/deployment.ts';
 import type { LabProcess } from '../../src/lab/lab.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
 import { routerMac } from '../../src/model/router-mac.ts';
+import {
+  assembleVnicLedger,
+  type StoredVnicEntry,
+  type VnicLedgerLine,
+  type VnicLedgerReport,
+} from '../../src/model/vnic-ledger.ts';
 import { formatMac } from '../../src/wire/address.ts';
 import { type AgentsLab, createAgentsLab } from '../support/agents-lab.ts';
 import { DATAPATH, onDatapath, PATIENCE } from '../support/datapath.ts';
@@ -156,5 +162,68 @@ describe(`rows and interfaces agree (${DATAPATH})`, () => {
       await run('app-1', process.execPath, CALLER, JSON.stringify(order));
     });
     expect(left).toEqual({ 'app-1': NONE, 'db-1': NONE });
+  });
+});
+
+const dropsOf = (vm: string, reason: string): number =>
+  rowsOf(vm).reduce((sum, row) => sum + (row.reason === reason ? Number(row.drop_packets) : 0), 0);
+
+async function eventually(isTrue: () => boolean, seconds: number): Promise<void> {
+  for (const end = Date.now() + seconds * 1000 * PATIENCE; !isTrue() && Date.now() < end; ) await sleep(300);
+}
+
+describe(`what is dropped (${DATAPATH})`, () => {
+  it('is counted to the packet under a flood, and named as a denial of the vNIC that should have got it', async () => {
+    const count = DATAPATH === 'system' ? 3000 : 20_000;
+    const flood = `const s=require('dgram').createSocket('udp4');let n=0;const go=()=>{for(let i=0;i<50&&n<${count};i++,n++)s.send(Buffer.alloc(100),9,'${ADDRESSES['db-1']}');n<${count}?setTimeout(go,2):setTimeout(()=>s.close(),500)};go()`;
+    const [sentBefore, droppedBefore] = [rowSums('app-1').tx_packets, dropsOf('db-1', 'DEFAULT_DENY')];
+    const guestBefore = (await guest('app-1')).tx_packets;
+    await run('app-1', process.execPath, '-e', flood);
+    const dropped = (): number => dropsOf('db-1', 'DEFAULT_DENY') - droppedBefore;
+    const sent = async (): Promise<number> => (await guest('app-1')).tx_packets - guestBefore;
+    await eventually(() => dropped() >= count, 30);
+    await sleep(2000);
+    expect(await sent()).toBeGreaterThan(count * 0.9);
+    expect(dropped()).toBe(await sent());
+    expect(rowSums('app-1').tx_packets - sentBefore).toBe(await sent());
+    const rows = rowsOf('db-1').filter((row) => row.reason === 'DEFAULT_DENY' && Number(row.drop_packets) > 0);
+    expect(new Set(rows.map((row) => row.verdict))).toEqual(new Set(['deny']));
+    // Some name their peer, the rest is told without one.
+    expect(rows.some((row) => row.peer_vm === 'app-1')).toBe(true);
+    expect(rows.some((row) => row.counted_by === 'flow_statistics')).toBe(true);
+  });
+
+  it('is booked on the vNIC that sent it, whatever address it forged', async () => {
+    const before = dropsOf('web-1', 'PORT_SECURITY');
+    await run('web-1', 'ip', 'addr', 'add', '10.10.1.99/32', 'dev', 'eth0');
+    const ping = ['ping', '-q', '-c', '10', '-i', '0.2', '-W', '1', '-I', '10.10.1.99', ADDRESSES['app-1']!];
+    await agents.lab.exec('web-1', ping, { timeoutMs: 60_000 * PATIENCE });
+    await run('web-1', 'ip', 'addr', 'del', '10.10.1.99/32', 'dev', 'eth0');
+    await eventually(() => dropsOf('web-1', 'PORT_SECURITY') - before >= 10, 20);
+    await sleep(3000);
+    expect(dropsOf('web-1', 'PORT_SECURITY') - before).toBe(10);
+    const spoofed = rowsOf('web-1').filter((row) => row.reason === 'PORT_SECURITY');
+    expect(new Set(spoofed.map((row) => row.verdict))).toEqual(new Set(['drop']));
+    for (const vm of ['app-1', 'db-1', 'db-2', 'app-2', 'web-2'])
+      expect([vm, dropsOf(vm, 'PORT_SECURITY')]).toEqual([vm, 0]);
+  });
+
+  // On the userspace datapath ports count also what a full packet socket loses before the switch.
+  it.runIf(DATAPATH === 'system')('leaves nothing in the ledger of a vNIC that is in no row and no term', async () => {
+    // Of lines that come again the newest counts, as in the store.
+    const lines = (): readonly VnicLedgerLine[] => {
+      const newest = new Map<string, StoredVnicEntry>();
+      for (const { kind, host, lines: said } of agents.events as unknown as VnicLedgerReport[]) {
+        if (kind !== 'vnic-ledger') continue;
+        for (const line of said)
+          newest.set([host, line.epoch, line.hour, line.endpoint, line.term].join(), { ...line, host });
+      }
+      return assembleVnicLedger([...newest.values()]);
+    };
+    const left = (): readonly VnicLedgerLine[] =>
+      lines().filter((line) => line.remainder.packets !== 0 || line.in_flight.packets !== 0);
+    await eventually(() => lines().length > 0 && left().length === 0, 90);
+    expect(lines().length).toBeGreaterThan(6);
+    expect(left()).toEqual([]);
   });
 });
