@@ -223,7 +223,7 @@ describe(`what is dropped (${DATAPATH})`, () => {
     };
     const left = (): readonly VnicLedgerLine[] =>
       lines().filter((line) => line.remainder.packets !== 0 || line.in_flight.packets !== 0);
-    await eventually(() => lines().length > 0 && left().length === 0, 90);
+    await eventually(() => lines().length > 0 && left().length === 0, 20);
     expect(lines().length).toBeGreaterThan(6);
     expect(left()).toEqual([]);
   });
