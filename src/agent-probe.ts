@@ -204,6 +204,8 @@ export function createAgentProbe(config: AgentConfig, encapAddress: number, deps
       await drops.start();
       recorder.start();
       await vnicReports.start();
+      bridge.events.on('ports', vnicReports.lookNow);
+      ovs.control.onConnected(vnicReports.lookNow);
       upcalls.start();
       reports = createReports(
         { host, everyMs: REPORT_MS },
@@ -229,6 +231,7 @@ export function createAgentProbe(config: AgentConfig, encapAddress: number, deps
       // What it has seen by then is in the last rows.
       await drops.stop();
       await recorder.stop();
+      bridge.events.off('ports', vnicReports.lookNow);
       await upcalls.stop();
       await vnicReports.stop();
       await reports?.stop();

@@ -177,8 +177,12 @@ export function createVnicLedger(config: VnicLedgerConfig) {
           reading.ageMs >= known.ageMs &&
           DIRECTIONS.every((direction) => reading[direction].packets >= known[direction].packets);
         const last = isSame ? known : undefined;
+        // The first look is what later ones are compared with: what rows had before it is of packets that the port had before it.
+        if (known === undefined) {
+          vnic.sums.clear();
+          vnic.before = { out: NOTHING, in: NOTHING };
+        }
         for (const direction of DIRECTIONS) {
-          // The first look is what later ones are compared with.
           const before = known === undefined ? reading[direction] : (last?.[direction] ?? NOTHING);
           add(reading.zone, `${direction} port`, minus(reading[direction], before));
         }

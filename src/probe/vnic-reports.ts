@@ -93,7 +93,9 @@ export function createVnicReports(config: VnicReportsConfig, deps: VnicReportsDe
   }
 
   function next(): void {
-    working = look().then(() => {
+    clearTimeout(timer);
+    working = working.then(look).then(() => {
+      clearTimeout(timer);
       if (isRunning) timer = setTimeout(next, config.intervalMs);
     });
   }
@@ -103,6 +105,10 @@ export function createVnicReports(config: VnicReportsConfig, deps: VnicReportsDe
       ledger.resume((await file.read()) ?? []);
       isRunning = true;
       next();
+    },
+    /** There are other vNICs, or the switch is back: what their ports have counted is to be known before they move anything. */
+    lookNow(): void {
+      if (isRunning) next();
     },
     /** Looks and tells once more: after the last row was made, and before what takes reports stops. */
     async stop(): Promise<void> {

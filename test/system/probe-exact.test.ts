@@ -84,7 +84,7 @@ async function difference(vms: readonly string[], traffic: () => Promise<unknown
   for (const vm of vms) before.set(vm, { guest: await guest(vm), rows: rowSums(vm) });
   await traffic();
   const left: Record<string, Sums> = {};
-  for (const end = Date.now() + 40_000 * PATIENCE; ; await sleep(500)) {
+  for (const end = Date.now() + 25_000 * PATIENCE; ; await sleep(500)) {
     for (const vm of vms) {
       const at = before.get(vm)!;
       left[vm] = minus(minus(rowSums(vm), at.rows), minus(await guest(vm), at.guest));
