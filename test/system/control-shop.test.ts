@@ -238,8 +238,15 @@ describe('traced packets on the shop', () => {
 
   it('end as real ones do, between all pairs, with the rule that decided, and reach no guest', async () => {
     const counters = await Promise.all(lab.vms.map(({ name }) => lab.guestCounters(name)));
-    const conntrack = () => Promise.all(lab.hosts.map(({ name }) => on(name, ['ovs-appctl', 'dpctl/dump-conntrack'])));
-    const connections = (await conntrack()).join('').split('\n').length;
+    // Those of vNICs; the kernel tracks the tunnel's own packets too, without an agent that keeps it from that.
+    const conntrack = async (): Promise<number> => {
+      const dumps = await Promise.all(lab.hosts.map(({ name }) => on(name, ['ovs-appctl', 'dpctl/dump-conntrack'])));
+      return dumps
+        .join('')
+        .split('\n')
+        .filter((line) => line.includes('mark=')).length;
+    };
+    const connections = await conntrack();
     const chosen = ATTEMPTS.filter(({ port }) => port !== 5439);
     const results: unknown[] = [];
     await Promise.all(
@@ -280,7 +287,7 @@ describe('traced packets on the shop', () => {
     expect(results).toHaveLength(chosen.length);
     expect(await Promise.all(lab.vms.map(({ name }) => lab.guestCounters(name)))).toEqual(counters);
     // Old ones may have gone meanwhile.
-    expect((await conntrack()).join('').split('\n').length).toBeLessThanOrEqual(connections);
+    expect(await conntrack()).toBeLessThanOrEqual(connections);
   });
 
   it('are answered by the network where it answers', async () => {
@@ -309,7 +316,8 @@ describe('traced packets on the shop', () => {
   });
 });
 
-it('counts each packet of a guest once, where it enters and where it leaves', async () => {
+// Where the kernel counts, nothing is sampled.
+it.skipIf(IS_KERNEL)('counts each packet of a guest once, where it enters and where it leaves', async () => {
   const samples = async (host: string, kind: ObservationName, vm: string): Promise<number> => {
     const flows = await on(host, ['ovs-ofctl', ...OPENFLOW, 'dump-flows', 'br-int']);
     const own = flows

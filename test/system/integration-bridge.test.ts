@@ -5,7 +5,7 @@ import { labSpec } from '../../src/lab/spec.ts';
 import { createIntegrationBridge, type IntegrationBridge } from '../../src/link/integration-bridge.ts';
 import { ZONES } from '../../src/model/datapath.ts';
 import type { LocalPort } from '../../src/model/local-port.ts';
-import { onDatapath, PATIENCE } from '../support/datapath.ts';
+import { DATAPATH, onDatapath, PATIENCE } from '../support/datapath.ts';
 import { keepZones } from '../support/zones.ts';
 
 let lab: Lab;
@@ -64,7 +64,7 @@ it('keeps the zone of each vNIC in the database, beside the keys of others', asy
     expect(port.zone).toBeGreaterThanOrEqual(ZONES.first);
     expect(await vsctl('get', 'Bridge', 'br-int', `external_ids:sonde-ct-zone-${port.ifaceId}`)).toBe(`"${port.zone}"`);
   }
-  expect(bridge.datapathType()).toBe('netdev');
+  expect(bridge.datapathType()).toBe(DATAPATH);
 });
 
 it('sets up tunnel and exporter once, and follows a new target', async () => {

@@ -25,7 +25,8 @@ async function open(receiveBufferBytes: number, host = '127.0.0.1') {
   );
   const registry = new Registry();
   const recorder = {
-    join: { unattributed: 0, packets: 0 },
+    join: { folded: 0 },
+    total: () => 0,
     counts: { rowsDelivered: 0, rowsFailed: 0, clockSteps: { forward: 0, back: 0 } },
     connections: 0,
   } as unknown as Recorder;
