@@ -14,6 +14,7 @@ import { createRestoreWait } from './control/restore-wait.ts';
 import { createWorld } from './control/world.ts';
 import { createZones } from './control/zones.ts';
 import { createIntegrationBridge } from './link/integration-bridge.ts';
+import { claimBridge } from './link/sole-agent.ts';
 import { tunnelAddress } from './link/tunnel-address.ts';
 import { createUnderlayMtu } from './link/underlay-mtu.ts';
 import { createUnixctl } from './link/unixctl.ts';
@@ -94,6 +95,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
   return {
     world,
     async start(): Promise<void> {
+      stops.push(await claimBridge(config.ovsDatabase, config.bridge));
       await spool.start();
       stops.push(() => spool.stop());
       bridge.start();

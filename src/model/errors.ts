@@ -461,6 +461,11 @@ export const ERRORS = {
     says: 'The bridge at {where} does not speak OpenFlow 1.5; it offers {versions}.',
     do: 'Allow it: ovs-vsctl add bridge {bridge} protocols OpenFlow15; the agent keeps trying.',
   },
+  AGENT_ALREADY_RUNNING: {
+    status: 409,
+    says: 'Another agent of this host has bridge {bridge} of {where} already ({why}); two would undo each other.',
+    do: 'Stop one of them (systemctl status sonde-agent; pgrep -af "sonde agent"), or give this one a bridge of its own with --bridge.',
+  },
   UNDERLAY_MTU_SMALL: {
     status: 409,
     says: 'Packets of full size do not reach other hosts: the way to {peer} is {device} with an MTU of {mtu}, vNICs have up to {inner}, and a tunnel needs {needed}.',

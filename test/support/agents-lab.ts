@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -60,6 +61,15 @@ export function createAgentsLab(spec: LabSpec) {
     world,
     startAgent,
     agent: (name: string): LabProcess | undefined => agents.get(name),
+    /** Another agent on a host that has one, with a state of its own; its exit status and what it said. */
+    async secondAgent(name: string): Promise<{ status: number; log: string }> {
+      const host = lab.host(name);
+      const log = join(lab.runDir, 'log', `second-${name}.log`);
+      const own = ['--host', `${name}-2`, '--ovs-run-dir', host.runDir, '--server', `unix:${socket}`];
+      const rest = ['--state-dir', join(lab.runDir, `second-${name}`), '--metrics-listen', '127.0.0.1:0'];
+      const status = await lab.spawn(name, [process.execPath, SONDE, 'agent', ...own, ...rest], { log }).exited;
+      return { status, log: readFileSync(log, 'utf8') };
+    },
     /** Everything that agents have told of flows. */
     rows: rows as readonly Partial<FlowRow>[],
     /** Reports on `sonde.events`. */

@@ -107,6 +107,15 @@ describe(`an agent that starts again (${DATAPATH})`, () => {
   });
 });
 
+it('a second agent of a host is refused by name, and the first one goes on', async () => {
+  const { status, log } = await agents.secondAgent('h2');
+  expect(status).not.toBe(0);
+  expect(log).toContain('Another agent of this host has bridge br-int');
+  const at = agents.world.hosts().get('h2')!.at;
+  await until(() => agents.world.hosts().get('h2')!.at > at, 20);
+  expect(agents.world.hosts().get('h2-2')).toBeUndefined();
+});
+
 describe(`connections (${DATAPATH})`, () => {
   it.runIf(IS_KERNEL)('on one pair of ports are as many as there were, on both sides', async () => {
     const server = await serving();
