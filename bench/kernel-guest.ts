@@ -135,7 +135,7 @@ try {
   await sleep(3000);
   const phases: KernelPhase[] = [];
   // Once for nothing: the first of each load teaches the switch its megaflows.
-  await iperf('-n', '1M');
+  await iperf();
   phases.push(await phase(true));
   for (const { name } of lab.hosts) await agents.agent(name)!.stop('SIGTERM');
   await setCounting(0);
