@@ -165,6 +165,21 @@ describe('join', () => {
     ...cells,
   });
 
+  it('calls what was sent of a connection that nothing let begin denied, in one row', () => {
+    const { join, flush } = setUp();
+    join.add({ ...out, packets: 3, octets: 222 }, T0);
+    join.add(refused(FIRST_RULE + 8, { packets: 3, octets: 222 }), T0);
+    const rows = flush(T0, true);
+    expect(rows).toHaveLength(1);
+    expect(rows[0]).toMatchObject({
+      verdict: 'deny',
+      tx_packets: 3,
+      tx_octets: 222,
+      drop_packets: 3,
+      drop_octets: 222,
+    });
+  });
+
   it('has a row for what was counted, and one for each rule or reason that refused some of it', () => {
     const { join, flush } = setUp();
     join.add({ ...out, domain: domainOf(OBSERVATIONS.egressAllow, 5), point: FIRST_RULE + 7 }, T0);

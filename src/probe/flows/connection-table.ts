@@ -35,6 +35,8 @@ export interface Connection {
   readonly peerMac: number;
 
   side: Side;
+  /** A decision let it begin, as far as anybody has heard. */
+  isAllowed: boolean;
   /** The rule that let the connection in or out; 0 while none said so. */
   allowRule: number;
   icmpType: number;
@@ -139,6 +141,7 @@ function begin(hash: number, next: Connection | undefined, key: ConnectionKey, i
     peerPort: key.peerPort,
     peerMac: key.peerMac,
     side: 0,
+    isAllowed: false,
     allowRule: 0,
     icmpType: 0,
     icmpCode: 0,

@@ -218,6 +218,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     noteIcmp(connection, sample);
     if (connection.opened === 0) connection.opened = sample.start;
     // The record may come before the counters of the same packets: then the connection waits for those to make a row.
+    connection.isAllowed = true;
     connection.allowRule = sample.point;
     connection.side = isSender ? 1 : 2;
     connection.lastSeen = now;
@@ -269,7 +270,10 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
 
   function report(connection: Connection, now: number, emit: EmitRow): void {
     fill(row, connection, now);
-    if (hasCounted(connection)) {
+    // Nothing let it begin and nothing came back: all that the vNIC sent of it was refused, and no row says that it was allowed.
+    const isRefused =
+      !connection.isFolded && !connection.isAllowed && connection.rxPackets === 0 && connection.refusals !== undefined;
+    if (hasCounted(connection) && !isRefused) {
       row.start = connection.start;
       row.end = connection.end;
       row.tx_octets = connection.txOctets;
@@ -281,18 +285,21 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
       emit(row, connection.zone);
     }
     if (connection.refusals === undefined) return;
-    row.tx_octets = 0;
-    row.tx_packets = 0;
+    row.tx_octets = isRefused ? connection.txOctets : 0;
+    row.tx_packets = isRefused ? connection.txPackets : 0;
     row.rx_octets = 0;
     row.rx_packets = 0;
     for (let each: Refusal | undefined = connection.refusals; each !== undefined; each = each.next) {
-      row.start = each.start;
+      row.start = isRefused && connection.start !== 0 ? Math.min(connection.start, each.start) : each.start;
       row.end = each.end;
       row.drop_octets = each.octets;
       row.drop_packets = each.packets;
       names.refuse(row, each.point);
       counts.rows++;
       emit(row, connection.zone);
+      // Of several refusals the first row has what was sent.
+      row.tx_octets = 0;
+      row.tx_packets = 0;
     }
     row.drop_octets = 0;
     row.drop_packets = 0;
