@@ -14,7 +14,7 @@ import { createRestoreWait } from './control/restore-wait.ts';
 import { createWorld } from './control/world.ts';
 import { createZones } from './control/zones.ts';
 import { createIntegrationBridge } from './link/integration-bridge.ts';
-import { claimBridge } from './link/sole-agent.ts';
+import { claimSwitch } from './link/sole-agent.ts';
 import { tunnelAddress } from './link/tunnel-address.ts';
 import { createUnderlayMtu } from './link/underlay-mtu.ts';
 import { createUnixctl } from './link/unixctl.ts';
@@ -95,11 +95,30 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
   return {
     world,
     async start(): Promise<void> {
-      stops.push(await claimBridge(config.ovsDatabase, config.bridge));
+      stops.push(await claimSwitch(config.ovsDatabase));
       await spool.start();
       stops.push(() => spool.stop());
       bridge.start();
       stops.push(() => bridge.stop());
+      // Before anything that may wait: what an earlier run left behind holds up the whole switch.
+      const restoreWait = createRestoreWait(
+        { mostMs: MOST_RESTORE_WAIT_MS },
+        {
+          bridge: {
+            get up() {
+              return bridge.up;
+            },
+            datapathType: bridge.datapathType,
+            restoreWait: bridge.restoreWait,
+            changeRestoreWait: bridge.changeRestoreWait,
+            onUp: (listener) => bridge.events.on('up', listener),
+          },
+          onSwitchLost: ovs.onLost,
+          onTrouble: complain('Open vSwitch restarts'),
+        },
+      );
+      restoreWait.start();
+      stops.push(() => restoreWait.stop());
       await world.start();
       stops.push(() => world.stop());
       const encap = await tunnelAddress(config.ovsDatabase, { bridge, onTrouble: complain('cannot start yet') });
@@ -151,31 +170,13 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
       });
       fragments.start();
       stops.push(() => fragments.stop());
-      const restoreWait = createRestoreWait(
-        { mostMs: MOST_RESTORE_WAIT_MS },
-        {
-          bridge: {
-            get up() {
-              return bridge.up;
-            },
-            datapathType: bridge.datapathType,
-            restoreWait: bridge.restoreWait,
-            changeRestoreWait: bridge.changeRestoreWait,
-            onUp: (listener) => bridge.events.on('up', listener),
-          },
-          onSwitchLost: ovs.onLost,
-          onTrouble: complain('Open vSwitch restarts'),
-        },
-      );
-      restoreWait.start();
-      stops.push(() => restoreWait.stop());
       const controller = createController(
         { host: config.host, encapAddress: encap, agentVersion: VERSION, heartbeatMs: HEARTBEAT_MS },
         {
           world,
           switch: ovs.control,
           ports: {
-            known: () => bridge.up,
+            known: () => bridge.up && zones.settled(),
             ports: bridge.ports,
             tunnelOfport: bridge.tunnelOfport,
             countedBy: () => probe.countedBy,

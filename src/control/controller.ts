@@ -93,6 +93,8 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
   let failures = 0;
   /** Meters that the switch has. */
   let metered: ReadonlySet<number> = new Set();
+  /** The switch takes no meters: then nothing is sampled of what is dropped, and its counters go on. */
+  let meterless: SondeError | undefined;
 
   let isReady = false;
   let isRunning = false;
@@ -138,19 +140,18 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
     const started = performance.now();
     const { revision } = world.state();
     const ports = deps.ports.ports();
-    const wanted = flowSet(
-      compile({
-        documents: world.documents(),
-        endpoints: world.endpoints(),
-        ports,
-        tunnel: deps.ports.tunnelOfport(),
-        encapAddress: config.encapAddress,
-        countedBy: deps.ports.countedBy(),
-      }),
-    );
+    const flows = compile({
+      documents: world.documents(),
+      endpoints: world.endpoints(),
+      ports,
+      tunnel: deps.ports.tunnelOfport(),
+      encapAddress: config.encapAddress,
+      countedBy: deps.ports.countedBy(),
+    });
+    await ensureMeters(ports);
+    const wanted = flowSet(meterless === undefined ? flows : flows.map(withoutSamples));
     const change = diff(wanted, installed);
     const isChanged = change.add.length > 0 || change.remove.length > 0;
-    await ensureMeters(ports);
     if (isChanged) {
       // After a refused bundle nothing is certain but what a dump says.
       installed = undefined;
@@ -178,8 +179,16 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
   async function ensureMeters(ports: readonly LocalPort[]): Promise<void> {
     const missing = [NOBODYS_METER, ...ports.map(({ zone }) => zone)].filter((meter) => !metered.has(meter));
     if (missing.length === 0) return;
-    await deps.switch.meters(missing);
-    metered = new Set([...metered, ...missing]);
+    try {
+      await deps.switch.meters(missing);
+      meterless = undefined;
+      metered = new Set([...metered, ...missing]);
+    } catch (cause) {
+      if (!(cause instanceof SondeError) || cause.code !== 'OPENFLOW_REJECTED') throw cause;
+      if (meterless === undefined)
+        log.warn({ code: 'METERS_REFUSED', err: cause }, 'drops are counted, and not sampled');
+      meterless = new SondeError('METERS_REFUSED', { host: config.host, why: cause.message }, { cause });
+    }
   }
 
   function failed(cause: unknown): void {
@@ -210,7 +219,10 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
       flows: installed?.size ?? 0,
       endpoints: deps.ports.ports().length,
       ...(error === undefined ? {} : { error }),
-      warnings: [...deps.warnings()],
+      warnings: [
+        ...deps.warnings(),
+        ...(meterless === undefined ? [] : [{ code: meterless.code, message: meterless.message }]),
+      ],
       ...(datapath === undefined ? {} : { datapath }),
       capabilities: [...CAPABILITIES],
     };
@@ -251,6 +263,12 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
       publisher.stop();
     },
   };
+}
+
+/** A flow of drops without what its meter bounds. */
+function withoutSamples(flow: Flow): Flow {
+  if (!flow.actions.some(({ type }) => type === 'meter')) return flow;
+  return { ...flow, actions: flow.actions.filter(({ type }) => type !== 'meter' && type !== 'sample') };
 }
 
 function nameOf(cause: unknown): { readonly code: string; readonly message: string } {

@@ -36,6 +36,10 @@ export function createZones(config: ZonesConfig, deps: ZonesDeps) {
   const { bridge } = deps;
   /** When a vNIC that is gone was first missed. */
   const missed = new Map<string, number>();
+  /** What was written down in this run, in case somebody takes it away. */
+  const given = new Map<string, number>();
+  /** vNICs for which there is no zone left. */
+  let without: ReadonlySet<string> = new Set();
   let last = 0;
   let isRunning = false;
   let isDirty = false;
@@ -90,21 +94,38 @@ export function createZones(config: ZonesConfig, deps: ZonesDeps) {
       if (since === undefined) missed.set(ifaceId, now);
       return since !== undefined && now - since >= config.keepMs;
     });
-    const wanted = [...plugged].filter((ifaceId) => !zones.has(ifaceId));
-    if (wanted.length === 0 && released.length === 0) return;
-    const assigned = allocateZones(
-      wanted,
-      new Set([...zones.values(), ...foreign]),
-      last || Math.max(0, ...zones.values()),
-    );
-    if (assigned.size < wanted.length)
+    for (const [ifaceId, zone] of zones) given.set(ifaceId, zone);
+    for (const ifaceId of released) given.delete(ifaceId);
+    const missing = [...plugged].filter((ifaceId) => !zones.has(ifaceId));
+    if (missing.length === 0) without = new Set();
+    if (missing.length === 0 && released.length === 0) return;
+    const taken = new Set([...zones.values(), ...foreign]);
+    const restored = restore(missing, taken);
+    const wanted = missing.filter((ifaceId) => !restored.has(ifaceId));
+    for (const zone of restored.values()) taken.add(zone);
+    const fresh = allocateZones(wanted, taken, last || Math.max(0, ...zones.values()));
+    without = new Set(wanted.filter((ifaceId) => !fresh.has(ifaceId)));
+    if (without.size > 0)
       deps.onTrouble(
-        new SondeError('ZONES_EXHAUSTED', { where: config.where, wanted: wanted.length, given: assigned.size }),
+        new SondeError('ZONES_EXHAUSTED', { where: config.where, wanted: wanted.length, given: fresh.size }),
       );
-    await Promise.all([...assigned.values()].map((zone) => deps.switch.flushZone(zone)));
-    await bridge.setZones(assigned, released);
-    last = [...assigned.values()].at(-1) ?? last;
+    // One after the other: each makes the switch look through the host's whole table of connections.
+    for (const zone of fresh.values()) await deps.switch.flushZone(zone);
+    await bridge.setZones(new Map([...restored, ...fresh]), released);
+    last = [...fresh.values()].at(-1) ?? last;
     for (const ifaceId of released) missed.delete(ifaceId);
+  }
+
+  /** Zones that were written down and have been taken away by somebody: their vNICs keep them, and their connections. */
+  function restore(missing: readonly string[], taken: ReadonlySet<number>): ReadonlyMap<string, number> {
+    const restored = new Map<string, number>();
+    for (const ifaceId of missing) {
+      const zone = given.get(ifaceId);
+      if (zone === undefined || taken.has(zone)) continue;
+      restored.set(ifaceId, zone);
+      deps.onTrouble(new SondeError('ZONE_MAP_EDITED', { where: config.where, endpoint: ifaceId, found: 'nothing' }));
+    }
+    return restored;
   }
 
   function complain(faulty: readonly { readonly ifaceId: string; readonly value: string }[]): void {
@@ -116,6 +137,11 @@ export function createZones(config: ZonesConfig, deps: ZonesDeps) {
   }
 
   return {
+    /** Whether every vNIC has what it can get: before, those without a zone look as if they were gone. */
+    settled(): boolean {
+      const { zones } = bridge.zoneMap();
+      return bridge.plugged().every((ifaceId) => zones.has(ifaceId) || without.has(ifaceId));
+    },
     start(): void {
       isRunning = true;
       bridge.events.on('zones', trigger);

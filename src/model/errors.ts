@@ -119,6 +119,11 @@ export const ERRORS = {
     says: 'The Open vSwitch database at {where} refused {what}: {why}.',
     do: 'Correct what the reason names; nothing of the transaction was applied.',
   },
+  METERS_REFUSED: {
+    status: 409,
+    says: 'The switch of {host} takes no meters ({why}): what it drops is counted, and no samples say who the peers were.',
+    do: 'Meters need Linux 4.15 or later, or the userspace datapath; `ovs-ofctl -O OpenFlow15 meter-features BRIDGE` shows what there is.',
+  },
   ZONES_EXHAUSTED: {
     status: 503,
     says: 'The bridge at {where} has {wanted} more vNICs than there are conntrack zones for them: only {given} could be given one, and the others carry no traffic.',
@@ -126,7 +131,7 @@ export const ERRORS = {
   },
   ZONE_MAP_EDITED: {
     status: 409,
-    says: 'The bridge at {where} has "{found}" as the conntrack zone of {endpoint}, which is no zone of Sonde or stands twice; that vNIC gets another one, and its connections begin anew.',
+    says: 'The bridge at {where} has "{found}" as the conntrack zone of {endpoint}, which is no zone of Sonde, stands twice, or was another before; where it was taken away it is written back, else that vNIC gets another one, and its connections begin anew.',
     do: 'Leave the keys sonde-ct-zone-* of Bridge.external_ids to the agent; find out who wrote them.',
   },
   FRAGMENTS_LIMITED: {
@@ -463,8 +468,8 @@ export const ERRORS = {
   },
   AGENT_ALREADY_RUNNING: {
     status: 409,
-    says: 'Another agent of this host has bridge {bridge} of {where} already ({why}); two would undo each other.',
-    do: 'Stop one of them (systemctl status sonde-agent; pgrep -af "sonde agent"), or give this one a bridge of its own with --bridge.',
+    says: 'Another agent of this host has the Open vSwitch at {where} already ({why}); two would undo each other, and count the same connections.',
+    do: 'Stop one of them (systemctl status sonde-agent; pgrep -af "sonde agent"), and see which one the host is to have.',
   },
   UNDERLAY_MTU_SMALL: {
     status: 409,

@@ -89,10 +89,10 @@ export function createDrops(config: DropsConfig, deps: DropsDeps) {
       now,
       grew(of, packets, octets) {
         deps.grew?.(of, packets, octets);
+        isDirty = true;
         if (of.kind !== 'drop') return;
         remainder.grew(of, packets, octets);
         metrics.sonde_drop_packets_total.inc({ reason: reasonOf(of.point) }, packets);
-        isDirty = true;
       },
       unfinished: () => metrics.sonde_flow_statistics_unfinished_total.inc(),
       looked(outcome) {

@@ -38,6 +38,7 @@ function createMemorySwitch() {
     dumps: 0,
     changes: [] as { add: number; remove: number }[],
     meters: [] as number[],
+    refuseMeters: false,
     refuse: undefined as SondeError | undefined,
     /** Resolves what `apply` waits for. */
     gate: undefined as Promise<void> | undefined,
@@ -60,6 +61,8 @@ function createMemorySwitch() {
       told.changes.push({ add: add.length, remove: remove.length });
     },
     meters: async (numbers) => {
+      if (told.refuseMeters)
+        throw new SondeError('OPENFLOW_REJECTED', { where: 'test', what: 'a meter', why: 'METER_MOD_FAILED' });
       told.meters.push(...numbers);
     },
   };
@@ -308,6 +311,17 @@ describe('the controller', () => {
     one.told.reconnect();
     await one.inLine();
     expect(one.told.meters).toEqual([1, 0x8009, 0x8002, 0x8003]);
+  });
+
+  it('forwards and counts without meters where the switch takes none, and says so', async () => {
+    const one = setUp();
+    one.told.refuseMeters = true;
+    await one.start();
+    await vi.waitFor(() => expect(one.status()).toMatchObject({ revision: 1 }));
+    expect(one.told.flows.size).toBe(one.wanted().length);
+    const actions = [...one.told.flows.values()].flatMap((flow) => flow.actions.map(({ type }) => type));
+    expect(actions).not.toContain('meter');
+    expect(one.status().warnings?.map(({ code }) => code)).toEqual(['METERS_REFUSED']);
   });
 
   it('stops without touching a flow', async () => {

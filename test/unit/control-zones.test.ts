@@ -137,6 +137,22 @@ describe('conntrack zones of vNICs', () => {
     expect(one.at.troubles[0]).toContain(' b,');
   });
 
+  it('are written back, without a word to the switch, where somebody took them away', async () => {
+    const one = setUp({}, ['a', 'b']);
+    one.zones.start();
+    await vi.waitFor(() => expect(one.zoneOf('b')).toBeDefined());
+    one.at.change();
+    await settled();
+    one.at.steps.length = 0;
+    one.at.ids.delete(zoneKey('a'));
+    expect(one.zones.settled()).toBe(false);
+    one.at.change();
+    await vi.waitFor(() => expect(one.zoneOf('a')).toBe(ZONES.first));
+    expect(one.zones.settled()).toBe(true);
+    expect(one.at.steps).toEqual([`write ${ZONES.first}`]);
+    expect(one.at.troubles.join()).toContain('ZONE_MAP_EDITED');
+  });
+
   it('are named when there are no more', () => {
     const taken = new Set(Array.from({ length: ZONES.last - ZONES.first }, (_, at) => ZONES.first + at));
     expect([...allocateZones(['a', 'b'], taken, 0)]).toEqual([['a', ZONES.last]]);

@@ -65,6 +65,8 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   let moved: Entry[] = [];
   let ended: Entry[] = [];
   let look = 0;
+  /** When what is over was last forgotten. */
+  let turnedAt = 0;
   let isLooking = false;
   let hasLooked = false;
   /** What was there before this run is in rows as far as the checkpoint says. Without one nobody knows, and nothing is told twice. */
@@ -278,13 +280,21 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
     /** @param isWhole every entry was in it that was there all the time */
     endLook(now: number, isWhole: boolean): void {
       isLooking = false;
-      if (!isWhole) return;
+      if (!isWhole) {
+        // Looks that fail, one after the other, must not make the memory of ends grow for ever.
+        if (now - turnedAt > graceUs) {
+          gone.turn();
+          turnedAt = now;
+        }
+        return;
+      }
       // From now on the next run can know.
       if (!hasLooked) hasToldAnew = true;
       hasLooked = true;
       Object.assign(counts, current);
       missing(now);
       gone.turn();
+      turnedAt = now;
     },
     end,
     /** Rows of connections that moved wait for the end of the look, so that there is one checkpoint a look. */
