@@ -90,7 +90,10 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
   bridge.events.on('trouble', complain('Open vSwitch is out of reach'));
   bridge.events.on('down', complain('lost Open vSwitch'));
   bridge.events.on('ports', refreshDirectory);
-  world.onChange(refreshDirectory);
+  // Heartbeats of hosts change nobody's name or place.
+  world.onChange((part) => {
+    if (part !== 'hosts') refreshDirectory();
+  });
 
   return {
     world,

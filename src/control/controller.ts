@@ -194,6 +194,8 @@ export function createController(config: ControllerConfig, deps: ControllerDeps)
   function failed(cause: unknown): void {
     error = nameOf(cause);
     failures++;
+    // What is refused may have been for want of a meter that somebody took away.
+    metered = new Set();
     metrics.sonde_control_failures_total.inc({ part: 'bridge', code: error.code });
     log.warn({ code: error.code, err: cause, failures }, 'cannot bring the bridge in line');
     retry = setTimeout(
