@@ -7,7 +7,6 @@ export default {
     'src/cli/{sonde,trace}.ts',
     'src/lab/guest.ts',
     'src/lab/forward.ts',
-    'bench/kernel-guest.ts',
     'scripts/*.ts',
     'test/support/*-process.ts',
     'test/support/caller.ts',

@@ -11,7 +11,6 @@ const CASES: Readonly<Record<string, () => Promise<BenchCase>>> = {
   bundle: async () => (await import('./cases/bundle.ts')).bundle,
   rows: async () => (await import('./cases/rows.ts')).rows,
   conntrack: async () => (await import('./cases/conntrack.ts')).conntrack,
-  kernel: async () => (await import('./cases/kernel.ts')).kernel,
   'conntrack-rows': async () => (await import('./cases/conntrack-rows.ts')).conntrackRows,
   trace: async () => (await import('./cases/trace.ts')).trace,
   policy: async () => (await import('./cases/policy.ts')).policy,
