@@ -12,6 +12,8 @@ import { createWorld } from '../../src/control/world.ts';
 import { createLab, type LabProcess } from '../../src/lab/lab.ts';
 import type { LabSpec } from '../../src/lab/spec.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
+import { routerMac } from '../../src/model/router-mac.ts';
+import { formatMac } from '../../src/wire/address.ts';
 import { decodeBlocks } from '../../src/wire/native/block-reader.ts';
 import { WireError } from '../../src/wire/wire-error.ts';
 import { PATIENCE } from './datapath.ts';
@@ -109,6 +111,17 @@ export function createAgentsLab(spec: LabSpec) {
       if (documents === undefined) throw new Error(JSON.stringify(problems));
       const { revision } = await applier.apply(yaml, { source: 'test.yaml' });
       await this.realized(revision);
+    },
+    /** Makes all VMs know one another and their router, so that nothing passes but the traffic that is meant. */
+    async introduceVms(router: string): Promise<void> {
+      for (const vm of lab.vms) {
+        const lines = [`neigh replace ${vm.gateway} lladdr ${formatMac(routerMac(router))} dev eth0 nud permanent`];
+        for (const other of lab.vms)
+          if (other !== vm)
+            lines.push(`neigh replace ${other.ip.split('/')[0]} lladdr ${other.mac} dev eth0 nud permanent`);
+        const { status, stderr } = await lab.exec(vm.name, ['ip', '-batch', '-'], { input: lines.join('\n') });
+        if (status !== 0 || stderr !== '') throw new Error(`neighbours of ${vm.name}: ${stderr}`);
+      }
     },
     async realized(revision: number): Promise<void> {
       const isAll = (): boolean => lab.hosts.every(({ name }) => (world.hosts().get(name)?.revision ?? 0) >= revision);

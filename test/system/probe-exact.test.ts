@@ -5,14 +5,12 @@ import { TABLES } from '../../src/control/pipeline.ts';
 import { labOfDocuments } from '../../src/lab/deployment.ts';
 import type { LabProcess } from '../../src/lab/lab.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
-import { routerMac } from '../../src/model/router-mac.ts';
 import {
   assembleVnicLedger,
   type StoredVnicEntry,
   type VnicLedgerLine,
   type VnicLedgerReport,
 } from '../../src/model/vnic-ledger.ts';
-import { formatMac } from '../../src/wire/address.ts';
 import { type AgentsLab, createAgentsLab } from '../support/agents-lab.ts';
 import { DATAPATH, onDatapath, PATIENCE } from '../support/datapath.ts';
 import { SHOP_HOSTS, SHOP_YAML } from '../support/shop.ts';
@@ -38,14 +36,7 @@ beforeAll(async () => {
   agents = createAgentsLab(onDatapath(labOfDocuments(SHOP_YAML, `px-${process.pid}`, SHOP_HOSTS)));
   await agents.up();
   await agents.apply(SHOP_YAML);
-  for (const vm of agents.lab.vms) {
-    const lines = [`neigh replace ${vm.gateway} lladdr ${formatMac(routerMac('shop'))} dev eth0 nud permanent`];
-    for (const other of agents.lab.vms)
-      if (other !== vm)
-        lines.push(`neigh replace ${other.ip.split('/')[0]} lladdr ${other.mac} dev eth0 nud permanent`);
-    const { status, stderr } = await agents.lab.exec(vm.name, ['ip', '-batch', '-'], { input: lines.join('\n') });
-    expect([status, stderr]).toEqual([0, '']);
-  }
+  await agents.introduceVms('shop');
 }, 180_000 * PATIENCE);
 afterAll(() => agents?.down(), 60_000 * PATIENCE);
 
