@@ -22,6 +22,7 @@ const CASES: Readonly<Record<string, () => Promise<BenchCase>>> = {
   query: async () => (await import('./cases/query.ts')).query,
   outage: async () => (await import('./cases/outage.ts')).outage,
   memory: async () => (await import('./cases/memory.ts')).memory,
+  kernel: async () => (await import('./cases/kernel.ts')).kernel,
 };
 
 const number = (value: number): string =>
