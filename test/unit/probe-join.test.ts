@@ -277,6 +277,31 @@ describe('join', () => {
     expect(flush(T0, true)[0]).toMatchObject({ side: 'server' });
   });
 
+  it('takes a connection that began before the agent for what its ports say, whose packet it was that came first', () => {
+    for (const [tx, rx] of [
+      [T0 + 50, T0],
+      [T0, T0 + 50],
+    ] as const) {
+      const { join, flush } = setUp();
+      join.add({ ...out, start: tx }, T0);
+      join.add({ ...back, start: rx }, T0);
+      expect(flush(T0, true)[0]).toMatchObject({ side: 'client', local_port: 40_000, peer_port: 5432 });
+    }
+  });
+
+  it('goes by the first packet where ports are of one kind, and by what a decision said before all', () => {
+    const both = setUp();
+    both.join.add({ ...out, start: T0 + 50, destinationPort: 35_000 }, T0);
+    both.join.add({ ...back, start: T0, sourcePort: 35_000 }, T0);
+    expect(both.flush(T0, true)[0]).toMatchObject({ side: 'server' });
+    // As FTP's data connections, from port 20.
+    const told = setUp();
+    const ports = { sourcePort: 20, destinationPort: 50_000 };
+    told.join.add({ ...out, ...ports, domain: domainOf(OBSERVATIONS.egressAllow, 5) }, T0);
+    told.join.add({ ...out, ...ports }, T0);
+    expect(told.flush(T0, true)[0]).toMatchObject({ side: 'client' });
+  });
+
   it('keeps the row of a port that nobody bound, and counts it', () => {
     const { join, flush } = setUp();
     join.add({ ...out, domain: domainOf(OBSERVATIONS.received, 99) }, T0);

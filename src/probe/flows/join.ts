@@ -61,6 +61,8 @@ const MOST_OF_ONE = 25_000;
 const PRESSED = 1 / 8;
 /** From one look for them to the next, microseconds. */
 const PRESSED_EVERY_US = 1_000_000;
+/** Of Linux, by ip_local_port_range (ip(7)); RFC 6335 begins at 49152, within it. */
+const FIRST_EPHEMERAL = 32_768;
 const ICMP = 1;
 const ICMPV6 = 58;
 const END_REASONS = ['', 'idle', 'active', 'end', 'forced', 'resources'] as const;
@@ -359,11 +361,15 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
   };
 }
 
-/** Without a decision's record: whose packet was first; failing that, the higher port is the client's, as ephemeral ports are. */
-function guessSide(connection: Connection): 0 | 1 | 2 {
-  if (connection.txStart !== 0 && connection.rxStart !== 0 && connection.txStart !== connection.rxStart)
-    return connection.txStart < connection.rxStart ? 1 : 2;
-  if (connection.localPort !== connection.peerPort) return connection.localPort > connection.peerPort ? 1 : 2;
+/**
+ * Without a decision's record, as of a connection that is older than this run of the agent: the ephemeral port is the client's. Where that does not tell, whose packet was
+ * first, which is chance in the middle of a connection, and other at either end of it.
+ */
+function guessSide({ localPort, peerPort, txStart, rxStart }: Connection): 0 | 1 | 2 {
+  const isLocalEphemeral = localPort >= FIRST_EPHEMERAL;
+  if (isLocalEphemeral !== peerPort >= FIRST_EPHEMERAL) return isLocalEphemeral ? 1 : 2;
+  if (txStart !== 0 && rxStart !== 0 && txStart !== rxStart) return txStart < rxStart ? 1 : 2;
+  if (localPort !== peerPort) return localPort > peerPort ? 1 : 2;
   return 0;
 }
 
