@@ -70,7 +70,7 @@ export const CT_MARK = {
 export const OBSERVATIONS = {
   /** A packet enters from the vNIC. Point 0, or LATER_FRAGMENT. */
   received: 1,
-  /** A packet is delivered to the vNIC. Point 0, or LATER_FRAGMENT. */
+  /** A packet is delivered to the vNIC. Point 0, LATER_FRAGMENT, or one of DIRECTIONS. */
   delivered: 2,
   /** The sender's side lets a connection begin. The point is the rule's number; 0: no rule applied. */
   egressAllow: 3,
@@ -88,6 +88,12 @@ export type ObservationName = keyof typeof OBSERVATIONS;
  * are sampled; they belong to the connection between these ends whose first fragments it reports beside them.
  */
 export const LATER_FRAGMENT = 1;
+
+/**
+ * Points of what is delivered: which direction of its connection it is, by the receiver's conntrack zone. So a connection says who opened it for as long as it lasts,
+ * also to an agent that was not there when it began.
+ */
+export const DIRECTIONS = { reply: 2, original: 3 } as const;
 
 /** Observation domain, 32 bits. */
 export const domainOf = (kind: (typeof OBSERVATIONS)[ObservationName], zone: number): number => (kind << 16) | zone;

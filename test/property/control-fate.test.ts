@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { IntentState } from '../../src/control/intents/state.ts';
 import {
   CT_MARK,
+  DIRECTIONS,
   DROP_REASONS,
   domainOf,
   OBSERVATION_POINTS,
@@ -161,7 +162,7 @@ describe('the fate of packets through compiled flows is what the documents say',
               told('egressAllow', one.from, want.egressRule),
               told('ingressAllow', one.to, want.ingressRule),
             );
-            expected.push(told('delivered', one.to));
+            expected.push(told('delivered', one.to, DIRECTIONS.original));
           }
           expect(samples(seen).toSorted(), label).toEqual(expected.toSorted());
         }

@@ -123,6 +123,12 @@ export function createAgentsLab(spec: LabSpec) {
         if (status !== 0 || stderr !== '') throw new Error(`neighbours of ${vm.name}: ${stderr}`);
       }
     },
+    /** Takes documents away, and waits likewise. @param keys as `Policy/databases` */
+    async remove(...keys: readonly string[]): Promise<void> {
+      await this.realized((await applier.remove(keys)).revision);
+    },
+    /** What stands against a host, by the codes of the errors. */
+    warnings: (host: string): readonly string[] => (world.hosts().get(host)?.warnings ?? []).map(({ code }) => code),
     async realized(revision: number): Promise<void> {
       const isAll = (): boolean => lab.hosts.every(({ name }) => (world.hosts().get(name)?.revision ?? 0) >= revision);
       for (const end = Date.now() + 60_000 * PATIENCE; !isAll(); await sleep(50))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { DROP_REASONS, domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
+import { DIRECTIONS, DROP_REASONS, domainOf, FIRST_RULE, OBSERVATIONS } from '../../src/model/datapath.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { FlowRow } from '../../src/model/flow.ts';
 import type { FlowSample } from '../../src/probe/flows/flow-sample.ts';
@@ -316,6 +316,27 @@ describe('join', () => {
     flush(T0, true);
     expect(join.evict(T0 + 70_000_000)).toBe(1);
     expect(join.connections).toBe(0);
+  });
+
+  it('believes the switch about who opened a connection that was there before', () => {
+    // The server speaks first, from the higher port: whoever only looks at these takes it for the client.
+    const reply = { ...back, sourcePort: 50_000, destinationPort: 80, start: T0 - 5000, end: T0 - 4000 };
+    const sent = { ...out, sourcePort: 80, destinationPort: 50_000 };
+    for (const [point, side] of [
+      [DIRECTIONS.reply, 'client'],
+      [DIRECTIONS.original, 'server'],
+    ] as const) {
+      const { join, flush } = setUp();
+      join.add({ ...reply, point }, T0);
+      join.add(sent, T0);
+      expect(flush(T0, true)[0]).toMatchObject({ side });
+      // Also where a row had to guess.
+      const later = setUp();
+      later.join.add(sent, T0);
+      later.flush(T0, true);
+      later.join.add({ ...reply, point }, T0 + 2_000_000);
+      expect(later.flush(T0 + 2_000_000, true)[0]).toMatchObject({ side });
+    }
   });
 
   it('gives both sides of a connection the same id', () => {

@@ -1,4 +1,5 @@
 import {
+  DIRECTIONS,
   DROP_REASONS,
   type DropReason,
   LATER_FRAGMENT,
@@ -11,6 +12,7 @@ import {
 import type { Action, Flow, Match } from '../../wire/openflow/flow.ts';
 import {
   backToSender,
+  CT,
   copy,
   drop,
   ETHERTYPE,
@@ -130,6 +132,8 @@ function destinations(topology: Topology, encapAddress: number): Flow[] {
 }
 
 function output(topology: Topology, countedBy: CompileInput['countedBy']): Flow[] {
+  // An error about a connection is none of its packets.
+  const mask = CT.tracked | CT.related | CT.reply;
   return [
     // Only what the pipeline sends back to its sender has no port that it came from.
     flow('output', 110, 0, { ...MARKED, in_port: 0 }, [observe(OBSERVATION_POINTS.answered)]),
@@ -148,6 +152,16 @@ function output(topology: Topology, countedBy: CompileInput['countedBy']): Flow[
       const later = { ...to, eth_type: ETHERTYPE.ipv4, ...FRAGMENT.later };
       return [
         flow('output', 60, zone, later, [sample('delivered', zone, LATER_FRAGMENT), deliver]),
+        // The pipeline's own answers have the state of what they answer.
+        flow('output', 58, zone, { ...to, in_port: 0 }, [sample('delivered', zone), deliver]),
+        flow('output', 56, zone, { ...to, ct_state: [CT.tracked | CT.reply, mask] }, [
+          sample('delivered', zone, DIRECTIONS.reply),
+          deliver,
+        ]),
+        flow('output', 55, zone, { ...to, ct_state: [CT.tracked, mask] }, [
+          sample('delivered', zone, DIRECTIONS.original),
+          deliver,
+        ]),
         flow('output', 50, zone, to, [sample('delivered', zone), deliver]),
       ];
     }),

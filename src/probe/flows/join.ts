@@ -1,4 +1,4 @@
-import { kindOf, LATER_FRAGMENT, OBSERVATIONS, zoneOf } from '../../model/datapath.ts';
+import { DIRECTIONS, kindOf, LATER_FRAGMENT, OBSERVATIONS, zoneOf } from '../../model/datapath.ts';
 import type { FlowRow } from '../../model/flow.ts';
 import { blankRow, NO_ADDRESS } from './blank-row.ts';
 import { connectionId } from './connection-id.ts';
@@ -189,6 +189,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     }
     touch(connection, sample, now);
     if (known === undefined) noteIcmp(connection, sample);
+    if (!isSent && !connection.isFolded) noteDirection(connection, sample.point);
     if (isSent) {
       if (connection.txStart === 0 || start < connection.txStart) connection.txStart = start;
       connection.txOctets += octets;
@@ -198,6 +199,12 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
       connection.rxOctets += octets;
       connection.rxPackets += packets;
     }
+  }
+
+  /** What the switch knows of a connection whose beginning nobody here has seen. */
+  function noteDirection(connection: Connection, point: number): void {
+    if (point === DIRECTIONS.reply) connection.side = 1;
+    else if (point === DIRECTIONS.original) connection.side = 2;
   }
 
   /** A new connection on the addresses and ports of one that is over: from now on each has rows of its own. */
