@@ -15,6 +15,8 @@ const FILES: Readonly<Record<string, { readonly seconds: number; readonly fails?
     'control-switch': { seconds: 22 },
     'control-shop': { seconds: 80 },
     'probe-exact': { seconds: 65 },
+    'probe-keeps': { seconds: 145 },
+    'probe-owners': { seconds: 270 },
     'probe-restarts': { seconds: 90 },
     'trace-hosts': { seconds: 34 },
     'ipfix-openvswitch': {
