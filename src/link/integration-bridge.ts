@@ -35,7 +35,7 @@ const TABLES = {
   Open_vSwitch: ['bridges', 'external_ids', 'other_config', 'ovs_version', 'cur_cfg'],
   Bridge: ['name', 'ports', 'protocols', 'datapath_type', 'fail_mode', 'external_ids'],
   Port: ['name', 'interfaces'],
-  Interface: ['name', 'ofport', 'external_ids', 'type', 'error', 'link_state', 'mtu', 'options'],
+  Interface: ['name', 'ofport', 'external_ids', 'type', 'error', 'link_state', 'ifindex', 'mtu', 'options'],
   IPFIX: ['targets', 'cache_active_timeout', 'cache_max_flows', 'external_ids'],
   Flow_Sample_Collector_Set: ['id', 'bridge', 'ipfix', 'external_ids'],
 } as const;
@@ -95,6 +95,7 @@ export function createIntegrationBridge(config: IntegrationBridgeConfig, deps: O
             ofport: row.ofport,
             ifaceId,
             name: row.name,
+            ...(row.ifindex === undefined ? {} : { ifindex: row.ifindex }),
             ...(row.mtu === undefined ? {} : { mtu: row.mtu }),
             ...(mac === undefined ? {} : { mac }),
             ...(vmUuid === undefined ? {} : { vmUuid }),

@@ -8,6 +8,8 @@ export interface LocalPort {
   readonly ifaceId: string;
   /** Name of the interface on the host, as tap0. */
   readonly name: string;
+  /** Number of its device on the host, which another device never gets while this boot lasts; undefined where it has none, as vhost-user. */
+  readonly ifindex?: number;
   /** Its MTU on the host, octets; 0 while the switch does not say. */
   readonly mtu?: number;
   /** external_ids:attached-mac, 48 bits. */

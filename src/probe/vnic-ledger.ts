@@ -16,8 +16,10 @@ export interface PortReading {
   readonly zone: number;
   readonly endpoint: string;
   readonly vm: string;
-  /** Time since the port was made, ms. */
+  /** Time since the port was made, or the switch began anew, ms. */
   readonly ageMs: number;
+  /** The device that counts, where it has a number. */
+  readonly ifindex?: number | undefined;
   /** What the vNIC sent (the port's rx) and got (its tx). */
   readonly out: Amount;
   readonly in: Amount;
@@ -69,6 +71,19 @@ const REFUSED = new Set<number>(
 );
 
 const isRefusal = (point: number): boolean => point >= FIRST_RULE || REFUSED.has(point);
+
+/** Whether a port goes on counting from where it was. A device does over a restart of the switch, at which the age of its port begins anew; what has no device is known by that age. */
+function isSameCounter(known: PortReading, reading: PortReading): boolean {
+  const isSamePort =
+    known.ifindex === undefined || reading.ifindex === undefined
+      ? reading.ageMs >= known.ageMs
+      : reading.ifindex === known.ifindex;
+  return (
+    isSamePort &&
+    known.endpoint === reading.endpoint &&
+    DIRECTIONS.every((direction) => reading[direction].packets >= known[direction].packets)
+  );
+}
 
 /**
  * Compares what ports of vNICs count with what is in rows. Pure, but for its own memory.
@@ -171,12 +186,7 @@ export function createVnicLedger(config: VnicLedgerConfig) {
       for (const reading of readings) {
         const vnic = obtain(reading.zone);
         const known = vnic.reading;
-        // Younger, or with fewer than before: the port was made anew, and has counted from nothing.
-        const isSame =
-          known?.endpoint === reading.endpoint &&
-          reading.ageMs >= known.ageMs &&
-          DIRECTIONS.every((direction) => reading[direction].packets >= known[direction].packets);
-        const last = isSame ? known : undefined;
+        const last = known !== undefined && isSameCounter(known, reading) ? known : undefined;
         // The first look is what later ones are compared with: what rows had before it is of packets that the port had before it.
         if (known === undefined) {
           vnic.sums.clear();

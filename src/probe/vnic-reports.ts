@@ -35,7 +35,7 @@ export interface VnicReportsDeps {
   readonly connected: () => boolean;
   readonly portStats: () => Promise<readonly PortCounters[]>;
   /** vNICs of this host, with the name of their VM. */
-  readonly vnics: () => readonly (Pick<LocalPort, 'ofport' | 'zone' | 'ifaceId'> & { readonly vm: string })[];
+  readonly vnics: () => readonly (Pick<LocalPort, 'ofport' | 'zone' | 'ifaceId' | 'ifindex'> & { readonly vm: string })[];
   /** Puts a report on `sonde.events`; resolves to whether it was kept. */
   readonly tell: (report: VnicLedgerReport) => Promise<boolean>;
   readonly monotonic: () => number;
@@ -55,7 +55,7 @@ export function readingsOf(
   vnics: ReturnType<VnicReportsDeps['vnics']>,
 ): PortReading[] {
   const byPort = new Map(counters.map((one) => [one.port, one]));
-  return vnics.flatMap(({ ofport, zone, ifaceId, vm }) => {
+  return vnics.flatMap(({ ofport, zone, ifaceId, ifindex, vm }) => {
     const found = byPort.get(ofport);
     if (found === undefined) return [];
     const { rxPackets, rxOctets, txPackets, txOctets, durationSeconds } = found;
@@ -63,7 +63,7 @@ export function readingsOf(
     // What a port receives is what its vNIC sends.
     const out = { packets: Number(rxPackets), octets: Number(rxOctets) };
     const got = { packets: Number(txPackets), octets: Number(txOctets) };
-    return [{ zone, endpoint: ifaceId, vm, ageMs: durationSeconds * 1000, out, in: got }];
+    return [{ zone, endpoint: ifaceId, vm, ageMs: durationSeconds * 1000, ifindex, out, in: got }];
   });
 }
 
