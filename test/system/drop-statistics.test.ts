@@ -312,4 +312,19 @@ describe('a flood of what a rule denies', () => {
     await delay(DELAY_MS);
     expect(told().packets).toBe(before.packets + sum.packets - more);
   });
+
+  it('and a restart of the switch is no traffic to the ledger of vNICs', async () => {
+    const of = () => lineOf('web-1', 'out')!;
+    await vi.waitFor(() => expect(of().in_flight).toEqual(NONE), WAIT);
+    const before = of();
+    await lab.stopDaemon('h1', 'ovs-vswitchd', 'SIGKILL');
+    await lab.startDaemon('h1', 'ovs-vswitchd');
+    await vi.waitFor(() => expect([ovs.control.connected(), ovs.statistics.connected()]).toEqual([true, true]), 10_000);
+    await install(DOCUMENTS);
+    const sent = await flood(1000);
+    // Its port is younger than it was, and has counted as much and more.
+    await vi.waitFor(() => expect(of().port.packets).toBeGreaterThanOrEqual(before.port.packets + sent.packets), WAIT);
+    await delay(DELAY_MS + 1000);
+    expect(of().port.packets).toBeLessThan(before.port.packets + sent.packets + 100);
+  });
 });
