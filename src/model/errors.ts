@@ -484,7 +484,7 @@ export const ERRORS = {
   AGENT_STATE_FAILED: {
     status: 500,
     says: 'What the agent keeps of its counts at {path} cannot be {what}: {why}.',
-    do: 'Make the folder writable and large enough. Counts go on; after the next restart what was dropped shortly before it may be told twice, or not at all.',
+    do: 'Make the folder writable and large enough; a file that is not understood is begun anew. Counts go on; after the next restart what was dropped shortly before it may be told twice, or not at all.',
   },
   CLOCK_STEPPED: {
     status: 503,

@@ -1,11 +1,11 @@
 import type { Registry } from 'prom-client';
+import { Type } from 'typebox';
 import { DROP_REASONS, FIRST_RULE } from '../model/datapath.ts';
 import type { SondeError } from '../model/errors.ts';
 import { createMetrics, type MetricTable } from '../telemetry/metrics.ts';
-import { createDropRemainder, type DropPlace, type DropRemainder, type SavedDrops } from './flows/drop-remainder.ts';
+import { createDropRemainder, type DropPlace, type DropRemainder } from './flows/drop-remainder.ts';
 import type { CountedTables, FlowClass } from './sources/flow-statistics/classes.ts';
 import { createFlowStatistics, LOOK_OUTCOMES, type StatisticsSwitch } from './sources/flow-statistics/source.ts';
-import type { SavedLife } from './sources/flow-statistics/totals.ts';
 import { createStateFile } from './state-file.ts';
 
 const REASONS = [...Object.keys(DROP_REASONS), 'OTHER'];
@@ -59,12 +59,31 @@ export interface DropsDeps {
   readonly onTrouble: (error: SondeError) => void;
 }
 
-interface SavedState {
-  readonly lives: readonly SavedLife[];
-  readonly drops: readonly SavedDrops[];
-}
-
 const STATE_VERSION = 1;
+const Count = Type.Number({ minimum: 0 });
+const Sum = Type.Object({ packets: Count, octets: Count });
+const Place = {
+  zone: Type.Integer({ minimum: 0, maximum: 0xffff }),
+  stage: Type.Enum(['egress', 'ingress']),
+  point: Type.Integer({ minimum: 0 }),
+};
+const SavedState = Type.Object({
+  lives: Type.Array(
+    Type.Object({
+      key: Type.String(),
+      class: Type.Union([
+        Type.Object({ kind: Type.Literal('drop'), ...Place }),
+        Type.Object({ kind: Type.Enum(['arpSent', 'arpDelivered', 'answerDelivered']), zone: Place.zone }),
+      ]),
+      packets: Count,
+      octets: Count,
+      at: Type.Number(),
+      ageMs: Count,
+      isGone: Type.Boolean(),
+    }),
+  ),
+  drops: Type.Array(Type.Object({ ...Place, total: Sum, told: Sum, toldUntil: Type.Number() })),
+});
 const DEADLINE_MS = 10_000;
 const FORGET_MS = 3_600_000;
 /** Well below the second that a sample's connection waits before it becomes a row: what is told is on disk as told before it is. */
@@ -80,7 +99,7 @@ export function createDrops(config: DropsConfig, deps: DropsDeps) {
   const { monotonic, now } = deps;
   const metrics = createMetrics(deps.metrics, METRICS);
   const remainder = createDropRemainder({ delayMs: config.delayMs, forgetMs: FORGET_MS });
-  const file = createStateFile<SavedState>(config.stateFile, STATE_VERSION, deps.onTrouble);
+  const file = createStateFile({ path: config.stateFile, version: STATE_VERSION, schema: SavedState }, deps.onTrouble);
   const statistics = createFlowStatistics(
     { tables: config.tables, intervalMs: config.intervalMs, deadlineMs: DEADLINE_MS },
     {

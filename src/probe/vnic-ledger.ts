@@ -19,7 +19,7 @@ export interface PortReading {
   /** Time since the port was made, or the switch began anew, ms. */
   readonly ageMs: number;
   /** The device that counts, where it has a number. */
-  readonly ifindex?: number | undefined;
+  readonly ifindex?: number;
   /** What the vNIC sent (the port's rx) and got (its tx). */
   readonly out: Amount;
   readonly in: Amount;

@@ -1,10 +1,11 @@
 import type { Registry } from 'prom-client';
+import { Type } from 'typebox';
 import type { SondeError } from '../model/errors.ts';
 import type { LocalPort } from '../model/local-port.ts';
 import type { VnicLedgerReport } from '../model/vnic-ledger.ts';
 import { createMetrics, type MetricTable } from '../telemetry/metrics.ts';
 import { createStateFile } from './state-file.ts';
-import type { PortReading, SavedVnic, VnicLedger } from './vnic-ledger.ts';
+import type { PortReading, VnicLedger } from './vnic-ledger.ts';
 
 export const METRICS = {
   sonde_port_statistics_total: {
@@ -35,7 +36,9 @@ export interface VnicReportsDeps {
   readonly connected: () => boolean;
   readonly portStats: () => Promise<readonly PortCounters[]>;
   /** vNICs of this host, with the name of their VM. */
-  readonly vnics: () => readonly (Pick<LocalPort, 'ofport' | 'zone' | 'ifaceId' | 'ifindex'> & { readonly vm: string })[];
+  readonly vnics: () => readonly (Pick<LocalPort, 'ofport' | 'zone' | 'ifaceId' | 'ifindex'> & {
+    readonly vm: string;
+  })[];
   /** Puts a report on `sonde.events`; resolves to whether it was kept. */
   readonly tell: (report: VnicLedgerReport) => Promise<boolean>;
   readonly monotonic: () => number;
@@ -46,6 +49,23 @@ export interface VnicReportsDeps {
 }
 
 const STATE_VERSION = 1;
+const Count = Type.Number({ minimum: 0 });
+const Counted = Type.Object({ packets: Count, octets: Count });
+/** A difference: rows may have more than the port. */
+const Difference = Type.Object({ packets: Type.Number(), octets: Type.Number() });
+const Open = Type.Object({ inFlight: Difference, remainder: Difference });
+const SavedVnics = Type.Array(
+  Type.Object({
+    zone: Type.Integer({ minimum: 0, maximum: 0xffff }),
+    endpoint: Type.String(),
+    vm: Type.String(),
+    ageMs: Count,
+    ifindex: Type.Optional(Type.Integer({ minimum: 0 })),
+    out: Counted,
+    in: Counted,
+    open: Type.Object({ out: Open, in: Open }),
+  }),
+);
 /** OpenFlow 1.5.1 section 7.3.5.6: a counter that the switch does not have. */
 const UNKNOWN = 0xffff_ffff_ffff_ffffn;
 
@@ -63,7 +83,17 @@ export function readingsOf(
     // What a port receives is what its vNIC sends.
     const out = { packets: Number(rxPackets), octets: Number(rxOctets) };
     const got = { packets: Number(txPackets), octets: Number(txOctets) };
-    return [{ zone, endpoint: ifaceId, vm, ageMs: durationSeconds * 1000, ifindex, out, in: got }];
+    return [
+      {
+        zone,
+        endpoint: ifaceId,
+        vm,
+        ageMs: durationSeconds * 1000,
+        ...(ifindex === undefined ? {} : { ifindex }),
+        out,
+        in: got,
+      },
+    ];
   });
 }
 
@@ -71,7 +101,7 @@ export function readingsOf(
 export function createVnicReports(config: VnicReportsConfig, deps: VnicReportsDeps) {
   const { ledger, monotonic, now } = deps;
   const metrics = createMetrics(deps.metrics, METRICS);
-  const file = createStateFile<readonly SavedVnic[]>(config.stateFile, STATE_VERSION, deps.onTrouble);
+  const file = createStateFile({ path: config.stateFile, version: STATE_VERSION, schema: SavedVnics }, deps.onTrouble);
   let timer: NodeJS.Timeout | undefined;
   let isRunning = false;
   let working: Promise<void> = Promise.resolve();

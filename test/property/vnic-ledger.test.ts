@@ -57,10 +57,21 @@ function run(steps: readonly Step[], hasDevice = true) {
   };
   const look = (): void => {
     ledger.begin();
-    ledger.ports([{ ...VNIC, ageMs: now - made, ifindex: hasDevice ? ifindex : undefined, out: { ...port }, in: { packets: 0, octets: 0 } }], {
-      at: now,
-      time: START_US + now * 1000,
-    });
+    ledger.ports(
+      [
+        {
+          ...VNIC,
+          ageMs: now - made,
+          ...(hasDevice ? { ifindex } : {}),
+          out: { ...port },
+          in: { packets: 0, octets: 0 },
+        },
+      ],
+      {
+        at: now,
+        time: START_US + now * 1000,
+      },
+    );
     take();
   };
   const elapse = (ms: number): void => {

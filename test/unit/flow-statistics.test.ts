@@ -2,13 +2,15 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Registry } from 'prom-client';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Type } from 'typebox';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { REGISTERS, STAGES } from '../../src/model/datapath.ts';
 import { SondeError } from '../../src/model/errors.ts';
 import { createFlowStatistics } from '../../src/probe/sources/flow-statistics/source.ts';
 import { createUpcalls, lostUpcalls } from '../../src/probe/sources/upcalls.ts';
 import { createStateFile } from '../../src/probe/state-file.ts';
-import { readingsOf } from '../../src/probe/vnic-reports.ts';
+import { createVnicLedger } from '../../src/probe/vnic-ledger.ts';
+import { createVnicReports, readingsOf } from '../../src/probe/vnic-reports.ts';
 import type { FlowCounters } from '../../src/wire/openflow/flow-counters.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -145,7 +147,9 @@ describe('what an agent keeps on disk', () => {
   it('comes back as it was written last, and what is none of it is named and left', async () => {
     const troubles: string[] = [];
     const path = join(folder, 'deep', 'state.json');
-    const open = (version: number) => createStateFile<{ n: number }>(path, version, ({ code }) => troubles.push(code));
+    const schema = Type.Object({ n: Type.Number() });
+    const say = ({ code }: SondeError) => troubles.push(code);
+    const open = (version: number) => createStateFile({ path, version, schema }, say);
     expect(await open(1).read()).toBeUndefined();
     const file = open(1);
     await Promise.all([1, 2, 3].map((n) => file.write({ n })));
@@ -154,8 +158,29 @@ describe('what an agent keeps on disk', () => {
     expect(await open(2).read()).toBeUndefined();
     await writeFile(path, (await readFile(path)).subarray(0, 9));
     expect(await open(1).read()).toBeUndefined();
-    await createStateFile(join(path, 'below a file'), 1, ({ code }) => troubles.push(code)).write({});
+    await createStateFile({ path: join(path, 'below a file'), version: 1, schema }, say).write({ n: 1 });
     expect(troubles).toEqual(Array(3).fill('AGENT_STATE_FAILED'));
+  });
+
+  it('is begun anew where it is of another shape', async () => {
+    const troubles: string[] = [];
+    const path = join(folder, 'vnics.json');
+    const told = vi.fn(async () => true);
+    const deps = {
+      ...{ connected: () => true, portStats: async () => [], vnics: () => [], tell: told },
+      ...{ monotonic: () => 0, now: Date.now, metrics: new Registry() },
+      onTrouble: ({ code, message }: SondeError) => troubles.push(`${code} ${message.includes(path)}`),
+    };
+    for (const [at, state] of [{}, [{}], [null], 'x', [{ zone: 1, endpoint: 'a', vm: 'a', ageMs: 1 }]].entries()) {
+      await writeFile(path, JSON.stringify({ version: 1, state }));
+      const ledger = createVnicLedger({ host: 'h1', epoch: 1, delayMs: 1000 });
+      const metrics = new Registry();
+      const reports = createVnicReports({ intervalMs: 1e6, stateFile: path }, { ...deps, metrics, ledger });
+      await reports.start();
+      await reports.stop();
+      expect(troubles).toEqual(Array(at + 1).fill('AGENT_STATE_FAILED true'));
+      expect(JSON.parse(await readFile(path, 'utf8'))).toEqual({ version: 1, state: [] });
+    }
   });
 });
 
