@@ -85,6 +85,9 @@ const conntrack = createConntrack(
     onLost: ({ events }) => {
       lost += events;
     },
+    onSetting(_, error) {
+      if (error !== undefined) throw error;
+    },
     onTrouble(error) {
       throw error;
     },

@@ -7,13 +7,12 @@ import { writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createConntrackHosts, HOST, inside, PORTS, startInside } from '../test/support/conntrack-hosts.ts';
+import { createConntrackHosts, inside, makeEveryKind, PORTS, startInside } from '../test/support/conntrack-hosts.ts';
 import { flowsOf } from '../test/support/conntrack-xml.ts';
 import { ROOT } from './docs/sources.ts';
 
 const XML = 'xml,extended,id,ktimestamp';
 const HEADER_HEX = 32;
-const ONE = { count: 1, octets: 100, parallel: 1 };
 
 const hosts = await createConntrackHosts('ctvec');
 const host = startInside(hosts.host);
@@ -31,18 +30,7 @@ try {
   });
   await sleep(500);
 
-  for (const port of Object.values(PORTS)) await guest.call('connect', { ...ONE, port, host: HOST.v4 });
-  await guest.call('connect', { ...ONE, port: PORTS.plain, host: HOST.v6 });
-  for (const address of [HOST.v4, HOST.v6]) {
-    await inside(hosts.guest, ['ping', '-q', '-c', '2', '-i', '0.1', address]);
-    await guest.call('udp', { host: address, port: 53 });
-  }
-  const made = ['-s', '10.1.1.1', '-d', '10.1.1.2', '-t', '1000'];
-  const ports = ['--sport', '5', '--dport', '6'];
-  const vtags = ['--state', 'ESTABLISHED', '--orig-vtag', '1', '--reply-vtag', '2'];
-  await inside(hosts.host, ['conntrack', '-I', '-p', 'sctp', ...made, ...ports, ...vtags]);
-  await inside(hosts.host, ['conntrack', '-I', '-p', 'udplite', ...made, ...ports]);
-  await inside(hosts.host, ['conntrack', '-I', '-p', 'gre', ...made, '--srckey', '5', '--dstkey', '6']);
+  await makeEveryKind(hosts, guest);
 
   const entries = messages(await host.call<string[]>('raw'));
   const listed: string[] = [];

@@ -25,6 +25,8 @@ export interface KernelCountingDeps extends Pick<ConntrackSourceDeps, 'directory
 
 /** A kernel that cannot be asked is asked again after this time: a module may be loaded meanwhile. */
 const RETRY_MS = 30_000;
+/** How often is looked whether the tunnel is still left untracked: a firewall that is loaded anew takes all rules away. */
+const UNTRACK_MS = 60_000;
 
 /**
  * Has the kernel count the connections of local vNICs, and makes rows of what it counts: conntrack's link and the source on top of it. What it needs is set up before
@@ -37,10 +39,8 @@ export function createKernelCounting(config: KernelCountingConfig, deps: KernelC
       metrics: deps.metrics,
       onEvent: (record) => source.take(record),
       onLost: () => source.onLost(),
-      onTrouble(error) {
-        if (error.code.startsWith('CONNTRACK_SETTING_')) deps.onState(error.message, error);
-        else deps.onTrouble(error);
-      },
+      onSetting: deps.onState,
+      onTrouble: deps.onTrouble,
     },
   );
   const source = createConntrackSource(
@@ -49,9 +49,7 @@ export function createKernelCounting(config: KernelCountingConfig, deps: KernelC
       directory: deps.directory,
       rule: deps.rule,
       now: deps.now,
-      dump: async (take) => {
-        await conntrack.dump({ mark: { value: CT_MARK.ours, mask: CT_MARK.ours } }, take);
-      },
+      dump: (take) => conntrack.dump({ mark: { value: CT_MARK.ours, mask: CT_MARK.ours } }, take),
       pressure() {
         const { entries, most: max } = conntrack.counts().table;
         return max === 0 ? 0 : entries / max;
@@ -62,6 +60,7 @@ export function createKernelCounting(config: KernelCountingConfig, deps: KernelC
   );
   registerConntrackMetrics(deps.metrics, source);
   let retry: NodeJS.Timeout | undefined;
+  let untracking: NodeJS.Timeout | undefined;
   let isStopping = false;
 
   async function listen(): Promise<void> {
@@ -75,16 +74,21 @@ export function createKernelCounting(config: KernelCountingConfig, deps: KernelC
     }
   }
 
+  async function untrack(): Promise<void> {
+    try {
+      await leaveTunnelUntracked({ port: config.tunnelPort });
+      deps.onState('tunnel untracked', undefined);
+    } catch (error) {
+      if (!(error instanceof SondeError)) throw error;
+      deps.onState('tunnel untracked', error);
+    }
+    if (!isStopping) untracking = setTimeout(() => void untrack(), UNTRACK_MS);
+  }
+
   return {
     source,
     async start(): Promise<void> {
-      try {
-        await leaveTunnelUntracked({ port: config.tunnelPort });
-        deps.onState('tunnel untracked', undefined);
-      } catch (error) {
-        if (!(error instanceof SondeError)) throw error;
-        deps.onState('tunnel untracked', error);
-      }
+      await untrack();
       // Ends are listened to before the first look, so that none falls between.
       await listen();
       await source.start();
@@ -93,6 +97,7 @@ export function createKernelCounting(config: KernelCountingConfig, deps: KernelC
     async stop(): Promise<void> {
       isStopping = true;
       clearTimeout(retry);
+      clearTimeout(untracking);
       await conntrack.stop();
       await source.stop();
     },

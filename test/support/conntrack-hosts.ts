@@ -20,6 +20,9 @@ table inet lab {
   # Before conntrack has seen the packet: what passes there, in octets of IP.
   chain count_in { type filter hook prerouting priority -400; tcp dport ${PORTS.plain} counter; }
   chain count_out { type filter hook postrouting priority 400; tcp sport ${PORTS.plain} counter; }
+  # After it: what it took for no part of any connection, as a repeated packet that it has seen, and counts nowhere.
+  chain invalid_in { type filter hook prerouting priority -150; tcp dport ${PORTS.plain} ct state invalid counter; }
+  chain invalid_out { type filter hook output priority -150; tcp sport ${PORTS.plain} ct state invalid counter; }
   chain nat { type nat hook prerouting priority dstnat; tcp dport ${PORTS.nat} dnat ip to ${HOST.v4}:${PORTS.plain}; }
 }
 `;
@@ -42,12 +45,16 @@ export interface NetnsProcess {
   stop(): Promise<void>;
 }
 
-/** Packets and octets of IP that the host's rules have counted on the plain port. */
-export async function countedBy(netns: string, chain: 'count_in' | 'count_out') {
-  const found = /counter packets (\d+) bytes (\d+)/.exec(
-    await inside(netns, ['nft', 'list', 'chain', 'inet', 'lab', chain]),
-  );
-  return { packets: Number(found?.[1]), octets: Number(found?.[2]) };
+/** Packets and octets of IP on the plain port, both ways, that are part of connections: by the host's rules. */
+export async function countedBy(netns: string): Promise<{ packets: number; octets: number }> {
+  const sum = { packets: 0, octets: 0 };
+  for (const [chain, sign] of Object.entries({ count_in: 1, count_out: 1, invalid_in: -1, invalid_out: -1 })) {
+    const rules = await inside(netns, ['nft', 'list', 'chain', 'inet', 'lab', chain]);
+    const [, packets, octets] = /counter packets (\d+) bytes (\d+)/.exec(rules)!.map(Number);
+    sum.packets += sign * packets!;
+    sum.octets += sign * octets!;
+  }
+  return sum;
 }
 
 /** `conntrack-process.ts` in a namespace. */
@@ -107,4 +114,21 @@ export async function createConntrackHosts(name: string) {
   // As many connections as a test likes, one after the other.
   await inside(guest, ['sh', '-c', 'echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range']);
   return { host, guest, remove };
+}
+
+/** Has the host's kernel know a connection of each kind that the decoder reads: IPv4, IPv6, TCP, UDP, ICMP, NAT, a zone, a mark and label, SCTP, UDP-Lite, GRE. */
+export async function makeEveryKind(hosts: { host: string; guest: string }, guest: NetnsProcess): Promise<void> {
+  const one = { count: 1, octets: 100, parallel: 1 };
+  for (const port of Object.values(PORTS)) await guest.call('connect', { ...one, port, host: HOST.v4 });
+  await guest.call('connect', { ...one, port: PORTS.plain, host: HOST.v6 });
+  for (const address of [HOST.v4, HOST.v6]) {
+    await inside(hosts.guest, ['ping', '-q', '-c', '2', '-i', '0.1', address]);
+    await guest.call('udp', { host: address, port: 53 });
+  }
+  const made = ['-s', '10.1.1.1', '-d', '10.1.1.2', '-t', '1000'];
+  const ports = ['--sport', '5', '--dport', '6'];
+  const vtags = ['--state', 'ESTABLISHED', '--orig-vtag', '1', '--reply-vtag', '2'];
+  await inside(hosts.host, ['conntrack', '-I', '-p', 'sctp', ...made, ...ports, ...vtags]);
+  await inside(hosts.host, ['conntrack', '-I', '-p', 'udplite', ...made, ...ports]);
+  await inside(hosts.host, ['conntrack', '-I', '-p', 'gre', ...made, '--srckey', '5', '--dstkey', '6']);
 }

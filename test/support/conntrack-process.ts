@@ -45,6 +45,9 @@ const CALLS: Readonly<Record<string, (input: never) => unknown>> = {
         metrics,
         onEvent: (record) => events.push({ ...record }),
         onLost: (loss) => losses.push(loss),
+        onSetting(_, error) {
+          if (error !== undefined) troubles.push(error.code);
+        },
         onTrouble: (error) => troubles.push(error.code),
       },
     );

@@ -9,6 +9,7 @@ import {
   inside,
   LABEL,
   MARK,
+  makeEveryKind,
   type NetnsProcess,
   PORTS,
   startInside,
@@ -87,18 +88,7 @@ describe('the kernel and conntrack', () => {
 
   it('reads of every entry what conntrack reads: IPv4, IPv6, TCP, UDP, ICMP, NAT, zones, marks, labels, SCTP, GRE', async () => {
     await begin();
-    for (const port of Object.values(PORTS)) await connect(port);
-    await connect(PORTS.plain, { host: HOST.v6 });
-    for (const address of [HOST.v4, HOST.v6]) {
-      await inside(hosts.guest, ['ping', '-q', '-c', '2', '-i', '0.1', address]);
-      await guest.call('udp', { host: address, port: 53 });
-    }
-    const made = ['-s', '10.1.1.1', '-d', '10.1.1.2', '-t', '1000'];
-    const ports = ['--sport', '5', '--dport', '6'];
-    const vtags = ['--state', 'ESTABLISHED', '--orig-vtag', '1', '--reply-vtag', '2'];
-    await inside(hosts.host, ['conntrack', '-I', '-p', 'sctp', ...made, ...ports, ...vtags]);
-    await inside(hosts.host, ['conntrack', '-I', '-p', 'udplite', ...made, ...ports]);
-    await inside(hosts.host, ['conntrack', '-I', '-p', 'gre', ...made, '--srckey', '5', '--dstkey', '6']);
+    await makeEveryKind(hosts, guest);
 
     const { records, malformed } = await host.call<Dump>('dump', {});
     const told: XmlEntry[] = [];
@@ -150,6 +140,11 @@ describe('the kernel and conntrack', () => {
     await new Promise((resolve) => setTimeout(resolve, 500));
     await connect(PORTS.zone, { count: 40, octets: 5000 });
     await connect(PORTS.plain, { count: 30 });
+    // A last packet that came after its entry has gone would begin one of its own.
+    await eventually(async () => {
+      const lines = (await inside(hosts.host, ['conntrack', '-L', '-p', 'tcp'])).trim().split('\n');
+      expect(lines.filter((line) => !/ (TIME_WAIT|CLOSE) /.test(line))).toEqual([]);
+    });
     await flush();
     await eventually(() => expect(flowsOf(told).length).toBeGreaterThanOrEqual(70));
     oracle.kill();
@@ -160,9 +155,14 @@ describe('the kernel and conntrack', () => {
     const theirs = flowsOf(told)
       .map(parseFlow)
       .filter(({ zone }) => zone === ZONE);
-    expect(theirs).toHaveLength(40);
+    // A packet that is so late that its entry is gone begins one of its own, turned round: of those there are 40 connections at any rate.
+    const guestPorts = theirs.map((one) => (one.destinationPort === PORTS.zone ? one.sourcePort : one.destinationPort));
+    expect(new Set(guestPorts).size).toBe(40);
     expect(sorted(events.map(asXmlEntry))).toEqual(sorted(theirs));
-    expect(await host.call('counts')).toMatchObject({ foreign: 30, malformed: 0, events: { destroy: 40 } });
+    expect(await host.call('counts')).toMatchObject({
+      ...{ foreign: flowsOf(told).length - theirs.length, malformed: 0 },
+      events: { destroy: theirs.length },
+    });
   });
 });
 
@@ -174,24 +174,22 @@ describe('under load', () => {
     await begin({ zones: [0] });
     // Longer than a packet may be late on a busy machine, shorter than the test.
     await sysctl('nf_conntrack_tcp_timeout_time_wait', 4);
-    const before = { in: await countedBy(hosts.host, 'count_in'), out: await countedBy(hosts.host, 'count_out') };
+    const before = await countedBy(hosts.host);
     await connect(PORTS.plain, { count: 16_000, octets: 200, parallel: 32 });
     // Those that have expired go when a dump meets them.
     await eventually(async () => {
       expect((await host.call<Dump>('dump', {})).entries).toBe(0);
     }, 60_000);
     await new Promise((resolve) => setTimeout(resolve, 200));
-    const after = { in: await countedBy(hosts.host, 'count_in'), out: await countedBy(hosts.host, 'count_out') };
+    const after = await countedBy(hosts.host);
     const sums = await host.call<Record<string, number>>('sums');
     expect(sums).toMatchObject({ losses: [], events: sums.distinct });
     // A last packet that is very late begins an entry of its own, turned round: it is told like any other.
     expect(sums.distinct).toBeGreaterThanOrEqual(16_000);
     expect(sums.distinct).toBeLessThan(16_010);
-    const moved = (what: 'packets' | 'octets'): number =>
-      after.in[what] - before.in[what] + after.out[what] - before.out[what];
     expect([sums.originalPackets! + sums.replyPackets!, sums.originalOctets! + sums.replyOctets!]).toEqual([
-      moved('packets'),
-      moved('octets'),
+      after.packets - before.packets,
+      after.octets - before.octets,
     ]);
   });
 
@@ -261,7 +259,17 @@ describe('what may be wrong', () => {
     await guest.call('udp', { host: HOST.v4, port: 6081 });
     expect(await inside(hosts.host, ['conntrack', '-L', '-p', 'udp'])).toContain('dport=6081');
     const before = await inside(hosts.host, ['nft', 'list', 'table', 'inet', 'lab']);
-    for (const _ of [1, 2]) await servers.call('untrack', { port: 6081 });
+    const ours = () => inside(hosts.host, ['nft', '-a', 'list', 'table', 'inet', 'sonde']);
+    await servers.call('untrack', { port: 6081 });
+    const first = await ours();
+    await servers.call('untrack', { port: 6081 });
+    // With the numbers of its rules: none was made anew.
+    expect(await ours()).toBe(first);
+    // As when a firewall is loaded anew, or somebody empties a chain.
+    for (const lost of ['delete table inet sonde', 'flush chain inet sonde tunnel_in']) {
+      await inside(hosts.host, ['nft', lost]);
+      await servers.call('untrack', { port: 6081 });
+    }
     await flush();
     await guest.call('udp', { host: HOST.v4, port: 6081 });
     await guest.call('udp', { host: HOST.v6, port: 6081 });

@@ -38,6 +38,7 @@ let metrics: Registry;
 let events: number[];
 let losses: { since: number; until: number; events: number }[];
 let troubles: string[];
+let standing: Map<string, string>;
 let clock: number;
 
 const setting = (name: string): string => join(proc, 'sys/net/netfilter', name);
@@ -57,6 +58,7 @@ beforeEach(() => {
   events = [];
   losses = [];
   troubles = [];
+  standing = new Map();
   clock = 1000;
 });
 afterEach(async () => {
@@ -75,6 +77,10 @@ function create(config: ConntrackConfig = {}): Conntrack {
       now: () => clock,
       onEvent: (record) => events.push(record.id),
       onLost: (loss) => losses.push(loss),
+      onSetting(setting, trouble) {
+        if (trouble === undefined) standing.delete(setting);
+        else standing.set(setting, trouble.code);
+      },
       onTrouble: ({ code }) => troubles.push(code),
     },
   );
@@ -95,8 +101,17 @@ describe('a start', () => {
   it('says what it could not set, and goes on', async () => {
     rmSync(setting('nf_conntrack_acct'));
     await create().start();
-    expect(troubles).toEqual(['CONNTRACK_SETTING_MISSING']);
+    expect([...standing]).toEqual([['nf_conntrack_acct', 'CONNTRACK_SETTING_MISSING']]);
     expect(kernel.listeners).toHaveLength(1);
+  });
+
+  it('sets again what others change, and says when it is well', async () => {
+    const acct = setting('nf_conntrack_acct');
+    rmSync(acct);
+    await create({ settingsMs: 1 }).start();
+    expect(standing.size).toBe(1);
+    writeFileSync(acct, '0\n');
+    await eventually(() => expect([readFileSync(acct, 'utf8'), standing.size]).toEqual(['1', 0]));
   });
 
   it.each([
@@ -235,9 +250,12 @@ describe('settings', () => {
     rmSync(setting('nf_conntrack_events'));
     mkdirSync(setting('nf_conntrack_events'));
     rmSync(setting('nf_conntrack_timestamp'));
-    const found = applySettings(proc).map(({ code, message }) => `${code} ${message}`);
-    expect(found).toHaveLength(2);
-    expect(found[0]).toContain('nf_conntrack_timestamp');
+    const found = [...applySettings(proc)].map(([setting, error]) => [setting, error?.code]);
+    expect(found).toEqual([
+      ['nf_conntrack_acct', undefined],
+      ['nf_conntrack_timestamp', 'CONNTRACK_SETTING_MISSING'],
+      ['nf_conntrack_events', expect.stringMatching(/^CONNTRACK_SETTING/)],
+    ]);
   });
 
   it('are counts of 0 where the kernel tracks nothing', () => {

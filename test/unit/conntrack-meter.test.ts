@@ -269,6 +269,17 @@ describe('the meter of connections', () => {
     expect(meter.counts.lost).toEqual({ evicted_unread: 0, ended_away: 1, before_start: 0, no_counters: 0 });
   });
 
+  it('is told anew when one has ended of which it told', () => {
+    for (const more of [0, 1]) {
+      const { meter, flush, look } = setUp();
+      look(T0 + S, opened);
+      expect(decodeCheckpoint(meter.checkpoint(T0 + S) as Uint8Array)!.entries).toHaveLength(1);
+      meter.end(destroyed({ originalPackets: opened.originalPackets + more }), T0 + 2 * S);
+      expect(flush(T0 + 2 * S)).toHaveLength(more);
+      expect(decodeCheckpoint(meter.checkpoint(T0 + 2 * S) as Uint8Array)!.entries).toEqual([]);
+    }
+  });
+
   it('counts from its start on where there is no checkpoint, rather than twice', () => {
     const { meter, flush, look } = setUp({ epoch: T0 + 20 * S });
     meter.end(destroyed({ id: 1 }), T0 + 20 * S);

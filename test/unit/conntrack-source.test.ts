@@ -26,10 +26,14 @@ async function runAgent(
   {
     path = join(folder, 'state/conntrack'),
     early = [],
+    isInterrupted = () => false,
+    graceUs = 60_000_000,
     during,
   }: {
     path?: string;
     early?: readonly ConntrackRecord[];
+    isInterrupted?: () => boolean;
+    graceUs?: number;
     during?: (source: ReturnType<typeof createConntrackSource>) => Promise<void>;
   } = {},
 ) {
@@ -39,7 +43,7 @@ async function runAgent(
   const config = { host: 'h1', epoch, encapAddress: 0 };
   let dumps = 0;
   const ct = createConntrackSource(
-    { ...config, lookMs: 20 },
+    { ...config, lookMs: 20, graceUs },
     {
       ...common,
       checkpoint: createCheckpointFile(path),
@@ -47,6 +51,7 @@ async function runAgent(
       async dump(take) {
         dumps++;
         for (const record of table()) take(record);
+        return { interrupted: isInterrupted() };
       },
     },
   );
@@ -134,6 +139,19 @@ describe('connections of the kernel', () => {
     expect(new Set(troubles.map(({ code }) => code))).toEqual(
       new Set(['CONNTRACK_CHECKPOINT_FAILED', 'CONNTRACK_LOOK_FAILED']),
     );
+  });
+
+  it.each([
+    [false, 1],
+    [true, 0],
+  ])('that a look does not meet are gone, unless it was interrupted (%s)', async (interrupted, lost) => {
+    let looks = 0;
+    const { ct } = await runAgent(() => (looks++ === 0 ? [connection({})] : []), {
+      isInterrupted: () => interrupted && looks > 1,
+      graceUs: 0,
+      during: () => vi.waitFor(() => expect(looks).toBeGreaterThan(4)),
+    });
+    expect(ct.meter.lost.evicted_unread).toBe(lost);
   });
 
   it('are looked at when events were lost; what is counted can be read', async () => {

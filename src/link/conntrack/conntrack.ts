@@ -23,6 +23,8 @@ export interface ConntrackConfig {
   readonly receiveBufferOctets?: number;
   /** Milliseconds between two looks for events. Default 50. */
   readonly pollMs?: number;
+  /** Milliseconds between two looks whether the kernel's settings are as they have to be: others may change them. Default 60,000. */
+  readonly settingsMs?: number;
   /** For one dump, milliseconds. Default 30,000. */
   readonly dumpMs?: number;
 }
@@ -33,7 +35,9 @@ export interface ConntrackDeps {
   readonly onEvent: (record: ConntrackRecord) => void;
   /** Events are lost: what ended in that time is known by its absence from the next dump. Called when what came before has been handed over. */
   readonly onLost: (loss: ConntrackLoss) => void;
-  /** What could not be done, or broke; the component goes on with the rest. */
+  /** What keeps a setting of the kernel from being as it has to be; undefined: nothing. Called at each look. */
+  readonly onSetting: (setting: string, trouble: SondeError | undefined) => void;
+  /** What broke; the component goes on with the rest. */
   readonly onTrouble: (error: SondeError) => void;
   /** Microseconds since the epoch. Default: this machine's clock. */
   readonly now?: () => number;
@@ -60,7 +64,7 @@ const REOPEN_MS = 1000;
  * gone, of connections that ended in between. The buffer makes this rare: `bench/cases/conntrack.ts` measures how many events it holds.
  */
 export function createConntrack(config: ConntrackConfig, deps: ConntrackDeps) {
-  const { events = ['destroy'], zoneWanted, pollMs = 50, dumpMs = 30_000 } = config;
+  const { events = ['destroy'], zoneWanted, pollMs = 50, settingsMs = 60_000, dumpMs = 30_000 } = config;
   const { open = openNetlinkSocket, now = () => Date.now() * 1000 } = deps;
   const wants = { ...(zoneWanted && { zone: zoneWanted }) };
   const metrics = createMetrics(deps.metrics, METRICS);
@@ -72,10 +76,15 @@ export function createConntrack(config: ConntrackConfig, deps: ConntrackDeps) {
   let reader: EventReader | undefined;
   let dumpSocket: NetlinkSocket | undefined;
   let reopening: NodeJS.Timeout | undefined;
+  let settling: NodeJS.Timeout | undefined;
   /** Since when there is no socket, where one failed. */
   let deafSince: number | undefined;
   /** The dump that is under way, or was. */
   let lastDump: Promise<unknown> = Promise.resolve();
+
+  function settle(): void {
+    for (const [setting, trouble] of applySettings(deps.proc)) deps.onSetting(setting, trouble);
+  }
 
   function count({ foreign, malformed }: { foreign: number; malformed: number }): void {
     counts.foreign += foreign;
@@ -150,13 +159,13 @@ export function createConntrack(config: ConntrackConfig, deps: ConntrackDeps) {
 
   const component = {
     /**
-     * Sets what conntrack has to be told (what could not be set goes to `onTrouble`) and listens.
+     * Sets what conntrack has to be told, now and whenever somebody else has set it otherwise, and listens.
      * @throws SondeError CONNTRACK_NOT_PERMITTED, CONNTRACK_MODULE_MISSING, CONNTRACK_SOCKET_REFUSED
      */
     async start(): Promise<void> {
       // First the question, as it makes the kernel load what it needs to answer.
       await askForStatistics(open);
-      for (const trouble of applySettings(deps.proc)) deps.onTrouble(trouble);
+      settle();
       isRunning = true;
       try {
         await listen();
@@ -164,11 +173,13 @@ export function createConntrack(config: ConntrackConfig, deps: ConntrackDeps) {
         isRunning = false;
         throw error;
       }
+      if (isRunning) settling = setInterval(settle, settingsMs);
     },
     /** Hands over the events that have come, and closes the sockets. A dump that is under way ends first. */
     async stop(): Promise<void> {
       isRunning = false;
       clearTimeout(reopening);
+      clearInterval(settling);
       reader?.stop();
       await lastDump;
       eventSocket?.close();

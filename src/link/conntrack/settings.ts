@@ -28,29 +28,26 @@ const WANTED = '1';
 
 const PROC = '/proc';
 
-/** Sets what is not as it has to be. Returns what could not be done; each once. */
-export function applySettings(proc: string = PROC): readonly SondeError[] {
-  const troubles: SondeError[] = [];
-  for (const { setting, lost, option } of SETTINGS) {
-    const file = join(proc, 'sys/net/netfilter', setting);
-    let found: string;
-    try {
-      found = readFileSync(file, 'utf8').trim();
-    } catch (cause) {
-      troubles.push(new SondeError('CONNTRACK_SETTING_MISSING', { setting, lost, option }, { cause }));
-      continue;
-    }
-    if (found === WANTED) continue;
-    try {
-      writeFileSync(file, WANTED);
-    } catch (cause) {
-      const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
-      troubles.push(
-        new SondeError('CONNTRACK_SETTING_REFUSED', { setting, found, wanted: WANTED, why, lost }, { cause }),
-      );
-    }
+/** Sets what is not as it has to be. Says of each setting what could not be done; undefined: it is as it has to be. */
+export function applySettings(proc: string = PROC): ReadonlyMap<string, SondeError | undefined> {
+  return new Map(SETTINGS.map((each) => [each.setting, apply(each, join(proc, 'sys/net/netfilter', each.setting))]));
+}
+
+function apply({ setting, lost, option }: (typeof SETTINGS)[number], file: string): SondeError | undefined {
+  let found: string;
+  try {
+    found = readFileSync(file, 'utf8').trim();
+  } catch (cause) {
+    return new SondeError('CONNTRACK_SETTING_MISSING', { setting, lost, option }, { cause });
   }
-  return troubles;
+  if (found === WANTED) return undefined;
+  try {
+    writeFileSync(file, WANTED);
+    return undefined;
+  } catch (cause) {
+    const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
+    return new SondeError('CONNTRACK_SETTING_REFUSED', { setting, found, wanted: WANTED, why, lost }, { cause });
+  }
 }
 
 /** The table as a whole. */

@@ -27,14 +27,18 @@ export interface Checkpoint {
   readonly entries: readonly Told[];
 }
 
+/** Whether a row has told something of it. */
+export const isTold = ({ told }: Pick<Entry, 'told'>): boolean => told.originalPackets > 0 || told.replyPackets > 0;
+
 /** @param most of the entries that are told of */
 export function encodeCheckpoint(entries: Iterable<Entry>, most: number, at: number): Uint8Array {
   const bytes = Buffer.allocUnsafe(HEADER + most * ENTRY + TRAILER);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let offset = HEADER;
   let count = 0;
-  for (const { zone, id, start, told } of entries) {
-    if (told.originalPackets === 0 && told.replyPackets === 0) continue;
+  for (const entry of entries) {
+    if (!isTold(entry)) continue;
+    const { zone, id, start, told } = entry;
     view.setFloat64(offset, start, true);
     view.setUint16(offset + 8, zone, true);
     view.setUint16(offset + 10, 0, true);

@@ -5,7 +5,7 @@ import type { Tuple } from '../../flows/connection-table.ts';
 import type { KnownConnection } from '../../flows/join.ts';
 import { createRowNames, type RowNamesDeps } from '../../flows/row-names.ts';
 import type { EmitRow } from '../../flows/row-source.ts';
-import { type Checkpoint, encodeCheckpoint } from './checkpoint.ts';
+import { type Checkpoint, encodeCheckpoint, isTold } from './checkpoint.ts';
 import { describe, isOurs, ruleOf } from './describe.ts';
 import { endReasonOf, STATUS } from './end-reason.ts';
 import { createEntryRows, hasMoved, movementOf } from './entry-rows.ts';
@@ -71,7 +71,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   let hasLooked = false;
   /** What was there before this run is in rows as far as the checkpoint says. Without one nobody knows, and nothing is told twice. */
   let isRestored = false;
-  let hasToldAnew = false;
+  let isFileOld = false;
   const counts = {
     /** Records of looks, and of ends. */
     looked: 0,
@@ -156,7 +156,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
       if (isBefore(record)) {
         copyCounters(entry.told, record);
         entry.toldAt = now;
-        hasToldAnew = true;
+        isFileOld = true;
         counts.lost.before_start++;
       }
     }
@@ -207,7 +207,10 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
     forget(entry);
     entry.isEnded = true;
     entry.countedAt = stop;
-    if (!hasMoved(entry)) return;
+    if (!hasMoved(entry)) {
+      isFileOld ||= isTold(entry);
+      return;
+    }
     entry.endReason = endReasonOf({
       protocol,
       tcpState,
@@ -233,20 +236,21 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
       forget(entry);
       gone.add(entry.zone, entry.id, entry.start);
       counts.lost[entry.look === 0 ? 'ended_away' : 'evicted_unread']++;
-      hasToldAnew = true;
+      isFileOld = true;
     }
   }
 
   /** Emits one row, where there is something to tell. */
   function tell(entry: Entry, now: number, emit: EmitRow): void {
     if (!hasMoved(entry)) return;
+    // Of one that ended, the file still says that it lives.
+    isFileOld ||= !entry.isEnded || isTold(entry);
     const { row, isAttributed } = rows.make(entry, now);
     if (!isAttributed) counts.unattributed++;
     copyCounters(entry.told, entry);
     entry.toldAt = entry.countedAt;
     counts.rows++;
     counts.packets += (row.tx_packets as number) + (row.rx_packets as number);
-    if (!entry.isEnded) hasToldAnew = true;
     emit(row, entry.zone);
   }
 
@@ -289,7 +293,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
         return;
       }
       // From now on the next run can know.
-      if (!hasLooked) hasToldAnew = true;
+      if (!hasLooked) isFileOld = true;
       hasLooked = true;
       Object.assign(counts, current);
       missing(now);
@@ -321,8 +325,8 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
     checkpoint(now: number, always = false): Uint8Array | undefined {
       // Of what was there before, part is not known yet: the next run would take it for new.
       if (!isRestored && !hasLooked) return undefined;
-      if (!hasToldAnew && !always) return undefined;
-      hasToldAnew = false;
+      if (!isFileOld && !always) return undefined;
+      isFileOld = false;
       return encodeCheckpoint(table, table.size, now);
     },
   };

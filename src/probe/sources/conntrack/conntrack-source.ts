@@ -15,10 +15,10 @@ export interface ConntrackSourceConfig extends MeterConfig {
 
 export interface ConntrackSourceDeps extends MeterDeps {
   /**
-   * Gives each entry of the kernel's table to `take` and resolves when that was all; rejects when it may not have been, or does not end. Other work of the loop has to get its
-   * turn in between. The record is the caller's, and used again.
+   * Gives each entry of the kernel's table to `take` and resolves when that was all, unless it says that it was interrupted; rejects when it does not end. Other work of the
+   * loop has to get its turn in between. The record is the caller's, and used again.
    */
-  readonly dump: (take: (record: ConntrackRecord) => void) => Promise<void>;
+  readonly dump: (take: (record: ConntrackRecord) => void) => Promise<{ readonly interrupted: boolean }>;
   readonly checkpoint: CheckpointFile;
   /** Microseconds since the epoch. */
   readonly now: () => number;
@@ -62,7 +62,9 @@ export function createConntrackSource(config: ConntrackSourceConfig, deps: Connt
     let isWhole = true;
     meter.beginLook();
     try {
-      await deps.dump((record) => meter.take(record, deps.now()));
+      const { interrupted } = await deps.dump((record) => meter.take(record, deps.now()));
+      // What it did not meet may be there nevertheless.
+      isWhole = !interrupted;
     } catch (error) {
       isWhole = false;
       counts.failedLooks++;
