@@ -14,7 +14,6 @@ import { createRestoreWait } from './control/restore-wait.ts';
 import { createWorld } from './control/world.ts';
 import { createZones } from './control/zones.ts';
 import { createIntegrationBridge } from './link/integration-bridge.ts';
-import { claimSwitch } from './link/sole-agent.ts';
 import { tunnelAddress } from './link/tunnel-address.ts';
 import { createUnderlayMtu } from './link/underlay-mtu.ts';
 import { createUnixctl } from './link/unixctl.ts';
@@ -98,7 +97,6 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
   return {
     world,
     async start(): Promise<void> {
-      stops.push(await claimSwitch(config.ovsDatabase));
       await spool.start();
       stops.push(() => spool.stop());
       bridge.start();

@@ -18,6 +18,8 @@ import { decodeBlocks } from '../../src/wire/native/block-reader.ts';
 import { WireError } from '../../src/wire/wire-error.ts';
 import { PATIENCE } from './datapath.ts';
 
+/** Of every agent, each in its host's namespace. */
+const METRICS = '127.0.0.1:7071';
 const SONDE = join(import.meta.dirname, '..', '..', 'src', 'cli', 'sonde.ts');
 
 /**
@@ -48,7 +50,7 @@ export function createAgentsLab(spec: LabSpec) {
   function startAgent(name: string, ...flags: readonly string[]): void {
     const host = lab.host(name);
     const own = ['--host', name, '--ovs-run-dir', host.runDir, '--server', `unix:${socket}`];
-    const files = ['--state-dir', join(lab.runDir, `agent-${name}`), '--metrics-listen', '127.0.0.1:7071'];
+    const files = ['--state-dir', join(lab.runDir, `agent-${name}`), '--metrics-listen', METRICS];
     const pace = ['--ipfix-active-timeout', '1s', '--log-level', 'info'];
     agents.set(
       name,
@@ -68,7 +70,8 @@ export function createAgentsLab(spec: LabSpec) {
       const host = lab.host(name);
       const log = join(lab.runDir, 'log', `second-${name}.log`);
       const own = ['--host', `${name}-2`, '--ovs-run-dir', host.runDir, '--server', `unix:${socket}`];
-      const rest = ['--state-dir', join(lab.runDir, `second-${name}`), '--metrics-listen', '127.0.0.1:0'];
+      // Metrics listen where those of the first do, as they would by default.
+      const rest = ['--state-dir', join(lab.runDir, `second-${name}`), '--metrics-listen', METRICS];
       const status = await lab.spawn(name, [process.execPath, SONDE, 'agent', ...own, ...rest], { log }).exited;
       return { status, log: readFileSync(log, 'utf8') };
     },
@@ -136,7 +139,7 @@ export function createAgentsLab(spec: LabSpec) {
     },
     /** What a metric of a host's agent says now, of all its series by their labels. */
     async metric(host: string, name: string): Promise<ReadonlyMap<string, number>> {
-      const fetchIt = `fetch('http://127.0.0.1:7071/metrics').then((r) => r.text()).then((t) => process.stdout.write(t))`;
+      const fetchIt = `fetch('http://${METRICS}/metrics').then((r) => r.text()).then((t) => process.stdout.write(t))`;
       const { stdout } = await lab.exec(host, [process.execPath, '-e', fetchIt], { timeoutMs: 60_000 * PATIENCE });
       const lines = stdout.split('\n').filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`));
       return new Map(

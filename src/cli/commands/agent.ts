@@ -7,16 +7,25 @@ export function agentCommand(): Command {
   const command = new Command('agent').description('run the agent of this host, until SIGINT or SIGTERM');
   return addConfigFlags(command, 'agent').action(async (flags: Record<string, unknown>) => {
     const { config } = await configOf('agent', flags);
-    const [{ Registry }, { createAgent }, { createTcpListener }, { createRemoteBus }, { VERSION }, telemetry, run] =
-      await Promise.all([
-        import('prom-client'),
-        import('../../agent.ts'),
-        import('../../api/listeners.ts'),
-        import('../../bus/remote.ts'),
-        import('../../config/version.ts'),
-        import('../../telemetry/process.ts'),
-        import('../run-process.ts'),
-      ]);
+    const [
+      { Registry },
+      { createAgent },
+      { createTcpListener },
+      { createRemoteBus },
+      { VERSION },
+      { claimSwitch },
+      telemetry,
+      run,
+    ] = await Promise.all([
+      import('prom-client'),
+      import('../../agent.ts'),
+      import('../../api/listeners.ts'),
+      import('../../bus/remote.ts'),
+      import('../../config/version.ts'),
+      import('../../link/sole-agent.ts'),
+      import('../../telemetry/process.ts'),
+      import('../run-process.ts'),
+    ]);
     const registry = new Registry();
     const { log, tracing } = await telemetry.startTelemetry(
       { process: 'agent', version: VERSION, level: config.logLevel },
@@ -36,6 +45,15 @@ export function agentCommand(): Command {
           );
     const agent = createAgent(config, { bus, log, metrics: registry });
     const parts: Part[] = [{ name: 'tracing', start: async () => {}, stop: tracing.stop }];
+    let release: (() => Promise<void>) | undefined;
+    // Before the metrics: their address is the other agent's too, and is not what stands in the way.
+    parts.push({
+      name: 'claim on the switch',
+      start: async () => {
+        release = await claimSwitch(config.ovsDatabase);
+      },
+      stop: async () => release?.(),
+    });
     if (metricsListen !== undefined) {
       const listener = createTcpListener(metricsListen, telemetry.metricsHandler(registry));
       const start = async (): Promise<void> => log.info({ address: await listener.listen() }, 'metrics are served');
