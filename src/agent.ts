@@ -147,7 +147,8 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
           bridge,
           switch: { ...ovs.control, flushZone: ovs.flushZone },
           monotonic: () => performance.now(),
-          onTrouble: complain('cannot give conntrack zones'),
+          onTrouble: complain('conntrack zones were changed'),
+          onState: (error) => conditions.set('conntrack zones', error),
         },
       );
       zones.start();
@@ -185,6 +186,7 @@ export function createAgent(config: AgentConfig, { bus, log, metrics }: AgentDep
               bridge.events.on('ports', listener);
               bridge.events.on('up', listener);
               bridge.events.on('tunnel', listener);
+              zones.onSettled(listener);
             },
           },
           bus,

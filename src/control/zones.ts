@@ -22,7 +22,10 @@ export interface ZonesDeps {
   };
   /** Milliseconds of any clock that only goes forward. */
   readonly monotonic: () => number;
+  /** Something to tell a person once. */
   readonly onTrouble: (error: SondeError) => void;
+  /** What keeps vNICs from having a zone now, and so from being connected; undefined: nothing. */
+  readonly onState: (error: SondeError | undefined) => void;
 }
 
 const RETRY_MS = 2000;
@@ -46,6 +49,7 @@ export function createZones(config: ZonesConfig, deps: ZonesDeps) {
   let working: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
   let saidFaulty = '';
+  const listeners: (() => void)[] = [];
 
   function trigger(): void {
     if (!isRunning) return;
@@ -71,17 +75,22 @@ export function createZones(config: ZonesConfig, deps: ZonesDeps) {
       isDirty = false;
       if (!bridge.up || !deps.switch.connected()) return;
       try {
-        await settle();
+        const { wanted, given: fresh } = await settle();
+        deps.onState(
+          fresh < wanted ? new SondeError('ZONES_EXHAUSTED', { where: config.where, wanted, given: fresh }) : undefined,
+        );
       } catch (cause) {
-        if (cause instanceof SondeError) deps.onTrouble(cause);
+        if (cause instanceof SondeError) deps.onState(cause);
         later(RETRY_MS);
         return;
       }
+      for (const listener of listeners) listener();
     }
     if (missed.size > 0) later(Math.min(LOOK_MS, config.keepMs));
   }
 
-  async function settle(): Promise<void> {
+  /** How many vNICs wanted a zone that they never had, and got one. */
+  async function settle(): Promise<{ wanted: number; given: number }> {
     const { zones, foreign, faulty } = bridge.zoneMap();
     complain(faulty);
     const plugged = new Set(bridge.plugged());
@@ -98,22 +107,19 @@ export function createZones(config: ZonesConfig, deps: ZonesDeps) {
     for (const ifaceId of released) given.delete(ifaceId);
     const missing = [...plugged].filter((ifaceId) => !zones.has(ifaceId));
     if (missing.length === 0) without = new Set();
-    if (missing.length === 0 && released.length === 0) return;
+    if (missing.length === 0 && released.length === 0) return { wanted: 0, given: 0 };
     const taken = new Set([...zones.values(), ...foreign]);
     const restored = restore(missing, taken);
     const wanted = missing.filter((ifaceId) => !restored.has(ifaceId));
     for (const zone of restored.values()) taken.add(zone);
     const fresh = allocateZones(wanted, taken, last || Math.max(0, ...zones.values()));
     without = new Set(wanted.filter((ifaceId) => !fresh.has(ifaceId)));
-    if (without.size > 0)
-      deps.onTrouble(
-        new SondeError('ZONES_EXHAUSTED', { where: config.where, wanted: wanted.length, given: fresh.size }),
-      );
     // One after the other: each makes the switch look through the host's whole table of connections.
     for (const zone of fresh.values()) await deps.switch.flushZone(zone);
     await bridge.setZones(new Map([...restored, ...fresh]), released);
     last = [...fresh.values()].at(-1) ?? last;
     for (const ifaceId of released) missed.delete(ifaceId);
+    return { wanted: wanted.length, given: fresh.size };
   }
 
   /** Zones that were written down and have been taken away by somebody: their vNICs keep them, and their connections. */
@@ -141,6 +147,10 @@ export function createZones(config: ZonesConfig, deps: ZonesDeps) {
     settled(): boolean {
       const { zones } = bridge.zoneMap();
       return bridge.plugged().every((ifaceId) => zones.has(ifaceId) || without.has(ifaceId));
+    },
+    /** Called whenever zones were looked after: also when there is none for somebody, which no other event tells. */
+    onSettled(listener: () => void): void {
+      listeners.push(listener);
     },
     start(): void {
       isRunning = true;

@@ -14,6 +14,7 @@ export function keepZones(bridge: IntegrationBridge, peer: ZonesDeps['switch'] =
       onTrouble: (error) => {
         throw error;
       },
+      onState: () => {},
     },
   );
 }

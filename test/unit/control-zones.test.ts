@@ -5,7 +5,7 @@ import { allocateZones, createZones, type ZoneBridge } from '../../src/control/z
 import type { IntegrationBridgeEvents } from '../../src/link/integration-bridge.ts';
 import { readZoneMap, zoneKey } from '../../src/link/zone-map.ts';
 import { ZONES } from '../../src/model/datapath.ts';
-import type { SondeError } from '../../src/model/errors.ts';
+import { SondeError } from '../../src/model/errors.ts';
 
 const KEEP_MS = 1000;
 
@@ -18,6 +18,9 @@ function setUp(ids: Record<string, string> = {}, plugged: readonly string[] = []
     now: 0,
     isConnected: true,
     refuseWrites: 0,
+    refuseFlushes: 0,
+    states: [] as (string | undefined)[],
+    settled: 0,
     steps: [] as string[],
     troubles: [] as string[],
     change: (): void => void events.emit('zones'),
@@ -46,13 +49,17 @@ function setUp(ids: Record<string, string> = {}, plugged: readonly string[] = []
           at.connect = listener;
         },
         flushZone: async (zone) => {
+          if (at.refuseFlushes-- > 0)
+            throw new SondeError('OVS_UNREACHABLE', { where: 'test', why: 'it does not answer' });
           at.steps.push(`flush ${zone}`);
         },
       },
       monotonic: () => at.now,
       onTrouble: (error: SondeError) => at.troubles.push(`${error.code} ${error.message}`),
+      onState: (error) => at.states.push(error?.code),
     },
   );
+  zones.onSettled(() => at.settled++);
   stops.push(zones.stop);
   return { at, zones, zoneOf: (ifaceId: string) => readZoneMap(at.ids).zones.get(ifaceId) };
 }
@@ -151,6 +158,38 @@ describe('conntrack zones of vNICs', () => {
     expect(one.zones.settled()).toBe(true);
     expect(one.at.steps).toEqual([`write ${ZONES.first}`]);
     expect(one.at.troubles.join()).toContain('ZONE_MAP_EDITED');
+  });
+
+  it('that cannot be given are a state of the host until they can', async () => {
+    const one = setUp({}, ['a']);
+    one.at.refuseFlushes = 1;
+    one.zones.start();
+    await vi.waitFor(() => expect(one.at.states).toEqual(['OVS_UNREACHABLE']));
+    expect([one.zones.settled(), one.at.settled]).toEqual([false, 0]);
+    await vi.waitFor(() => expect(one.zoneOf('a')).toBe(ZONES.first), 5000);
+    await settled();
+    expect([one.zones.settled(), one.at.settled, one.at.states.at(-1)]).toEqual([true, 1, undefined]);
+  });
+
+  it('that are all taken hold up nobody but those who have none', async () => {
+    const all = Array.from({ length: ZONES.last - ZONES.first + 1 }, (_, at) => [
+      `ct-zone-${at}`,
+      String(ZONES.first + at),
+    ]);
+    const one = setUp(Object.fromEntries(all), ['a']);
+    one.zones.start();
+    await vi.waitFor(() => expect(one.at.states).toEqual(['ZONES_EXHAUSTED']));
+    await settled();
+    expect([one.zones.settled(), one.at.settled]).toEqual([true, 1]);
+    // Nothing new is known of it, and it stands.
+    one.at.change();
+    await settled();
+    expect(one.at.states.at(-1)).toBe('ZONES_EXHAUSTED');
+    one.at.ids.delete('ct-zone-5');
+    one.at.change();
+    await vi.waitFor(() => expect(one.zoneOf('a')).toBe(ZONES.first + 5));
+    await settled();
+    expect(one.at.states.at(-1)).toBeUndefined();
   });
 
   it('are named when there are no more', () => {
