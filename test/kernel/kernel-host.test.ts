@@ -116,7 +116,10 @@ describe.skipIf(whyNoKernelHost !== undefined)('sonde lab up --datapath kernel',
         stdout: expect.stringContaining('kernel datapath of a QEMU guest: 2 hosts'),
       });
       const status = await sonde(['lab', 'status', name, ...place]);
-      expect(status).toMatchObject({ status: 0, stdout: expect.stringContaining('is up on the kernel datapath') });
+      expect(status, status.stderr).toMatchObject({
+        status: 0,
+        stdout: expect.stringContaining('is up on the kernel datapath'),
+      });
       const run = (target: string, ...argv: string[]) =>
         sonde(['lab', 'exec', '--lab', name, ...place, target, '--', ...argv]);
       const devices = await run('host-1', 'ovs-appctl', 'dpctl/show');

@@ -139,16 +139,17 @@ function record(side: SideName, locals: readonly LocalEndpoint[], countedBy: Com
 
 /**
  * Reports what a rule decides for the vNICs that it judges: some of the packets that it denies, and, where IPFIX counts, each new connection that it allows. Where
- * conntrack counts, its entry says so. Either side may come to it. A packet that is denied has its end here.
+ * conntrack counts, its entry says so. A packet that is denied has its end here, on either side: a reply comes to the rule of its request on the other one. What begins a
+ * connection is no reply.
  */
 export function recordOf(
-  rule: number,
-  action: 'allow' | 'deny',
+  { number: rule, action, direction }: { number: number; action: 'allow' | 'deny'; direction: SideName },
   locals: readonly LocalEndpoint[],
   countedBy: CompileInput['countedBy'],
 ): Flow[] {
   if (action === 'allow' && countedBy === 'conntrack') return [];
-  return (['egress', 'ingress'] as const).flatMap((side) => {
+  const sides = action === 'allow' ? [direction] : (['egress', 'ingress'] as const);
+  return sides.flatMap((side) => {
     const { noted, allow, drop } = SIDES[side];
     return locals.map(({ zone }) => {
       const decided = {

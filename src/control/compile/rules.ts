@@ -83,7 +83,7 @@ export function policyFlows(
     for (const rule of list) {
       const status = policy.status.rules?.[`${direction}/${rule.name}`];
       if (status === undefined) continue;
-      flows.push(...recordOf(status.number, rule.action, judged, countedBy));
+      flows.push(...recordOf({ number: status.number, action: rule.action, direction }, judged, countedBy));
       const peers = direction === 'ingress' ? rule.from : rule.to;
       const far = peers && selectorsOf(peers);
       Map.groupBy(judged, (local) => local.space).forEach((locals, space) => {
