@@ -142,6 +142,7 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
     found.set(`${where} ${program}`, { where, program, ...(unknown ? { unknown } : {}) });
   };
   const text = (node: Tree): string => source.slice(node.start as number, node.end as number);
+  const isThisNode = (node: Tree): boolean => text(node) === 'process.execPath';
 
   /** What a variable may be where a node names it: those of the nearest function that has it; of a parameter nothing is known. */
   function valuesOf(node: Tree, name: string): readonly Value[] {
@@ -209,7 +210,7 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
       program(node.consequent as Tree);
       program(node.alternate as Tree);
     } else if (node.type === 'LogicalExpression') program(node.left as Tree);
-    else if (text(node) === 'process.execPath') add(node, 'node');
+    else if (isThisNode(node)) add(node, 'node');
     // argv[0]
     else if (node.type === 'MemberExpression' && node.computed === true) program(node.object as Tree);
     else if (node.type === 'Identifier') variable(node);
@@ -242,7 +243,7 @@ export function sourcePrograms(path: string, source: string): ProgramCall[] {
     else if ((name === 'sh' || name === 'bash') && /^-\w*c$/.test(strings(second)[0] ?? ''))
       for (const script of strings(third)) for (const one of shellPrograms(script)) add(third as Tree, one);
     else if (PREFIXES.has(name)) {
-      const next = line.findIndex((one, at) => at > 0 && /^[a-z]/.test(strings(one)[0] ?? ''));
+      const next = line.findIndex((one, at) => at > 0 && (isThisNode(one) || /^[a-z]/.test(strings(one)[0] ?? '')));
       if (next > 0) command(line.slice(next));
     }
   }

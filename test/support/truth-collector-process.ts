@@ -23,6 +23,8 @@ const raise = (place: string, offset: number): void =>
   void durable.set(place, Math.max(durable.get(place) ?? 0, offset));
 let rows = 0;
 let failed = false;
+/** Rows of the store, whoever put them there. */
+let stored = 0;
 
 async function insertNative(...[table, chunks, options]: Parameters<Store['insertNative']>): Promise<number> {
   const [topic, partition, range] = options.token.split(':') as [string, string, string];
@@ -81,7 +83,11 @@ await store.start();
 await bus.start();
 await collector.start();
 process.stdout.write('ready\n');
-setInterval(() => process.stdout.write(`rows ${rows} dead ${collector.counts.dead}\n`), 100);
+setInterval(() => process.stdout.write(`rows ${rows} dead ${collector.counts.dead} stored ${stored}\n`), 100);
+setInterval(async () => {
+  const [found] = await store.query<{ rows: number }>('SELECT count() AS rows FROM sonde.flows').catch(() => []);
+  stored = Number(found?.rows ?? stored);
+}, 500);
 process.on('SIGTERM', async () => {
   await collector.stop();
   await bus.stop();

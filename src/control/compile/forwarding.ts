@@ -152,8 +152,11 @@ function output(topology: Topology, countedBy: CompileInput['countedBy']): Flow[
       const later = { ...to, eth_type: ETHERTYPE.ipv4, ...FRAGMENT.later };
       return [
         flow('output', 60, zone, later, [sample('delivered', zone, LATER_FRAGMENT), deliver]),
-        // The pipeline's own answers have the state of what they answer.
-        flow('output', 58, zone, { ...to, in_port: 0 }, [sample('delivered', zone), deliver]),
+        // The pipeline's own answers have the state of what they answer. Their rows come from the sample: this flow's counter is not read for them.
+        flow('output', 58, zone, { ...to, in_port: 0, ct_state: [CT.tracked, CT.tracked] }, [
+          sample('delivered', zone),
+          deliver,
+        ]),
         flow('output', 56, zone, { ...to, ct_state: [CT.tracked | CT.reply, mask] }, [
           sample('delivered', zone, DIRECTIONS.reply),
           deliver,

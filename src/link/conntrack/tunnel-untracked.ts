@@ -37,9 +37,16 @@ export function untrackedRules(port: number): string {
  */
 export async function leaveTunnelUntracked({ port, program = 'nft' }: TunnelUntrackedConfig): Promise<void> {
   try {
-    if (!(await areThere(port, program))) await run(program, ['-f', '-'], untrackedRules(port));
+    if (await areThere(port, program)) return;
+    const { status, complained } = await start(program, ['-f', '-'], untrackedRules(port));
+    if (status === 0) return;
+    const why = complained.trim().split('\n')[0] || `${program} ended with ${status}`;
+    throw new SondeError('TUNNEL_TRACKED', { port, why });
   } catch (cause) {
-    throw new SondeError('TUNNEL_TRACKED', { port, why: (cause as Error).message }, { cause });
+    if (cause instanceof SondeError) throw cause;
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const why = code === 'ENOENT' ? `there is no program ${program}` : message;
+    throw new SondeError('TUNNEL_TRACKED', { port, why }, { cause });
   }
 }
 
@@ -48,12 +55,7 @@ async function areThere(port: number, program: string): Promise<boolean> {
   return status === 0 && said.split(`udp dport ${port} notrack`).length === 3;
 }
 
-async function run(program: string, argv: readonly string[], input: string): Promise<void> {
-  const { status, complained } = await start(program, argv, input);
-  if (status !== 0) throw new Error(complained.trim().split('\n')[0] || `${program} ended with ${status}`);
-}
-
-/** @throws Error where there is no such program */
+/** Runs it to its end. @throws Error of the system's where it cannot be started */
 async function start(program: string, argv: readonly string[], input: string) {
   const child = spawn(program, argv, { timeout: LIMIT_MS });
   let said = '';
@@ -67,12 +69,6 @@ async function start(program: string, argv: readonly string[], input: string) {
   // It may end before it has read.
   child.stdin.on('error', () => {});
   child.stdin.end(input);
-  try {
-    const [status] = (await once(child, 'close')) as [number | null];
-    return { status, said, complained };
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT')
-      throw new Error(`there is no program ${program}`, { cause });
-    throw cause;
-  }
+  const [status] = (await once(child, 'close')) as [number | null];
+  return { status, said, complained };
 }
