@@ -9,7 +9,6 @@ import type { World } from './control/world.ts';
 import type { IntegrationBridge } from './link/integration-bridge.ts';
 import { createUnixctl } from './link/unixctl.ts';
 import { SondeError } from './model/errors.ts';
-import type { VnicLedgerReport } from './model/vnic-ledger.ts';
 import { createDrops } from './probe/drops.ts';
 import { createExporter } from './probe/exporter.ts';
 import { createRecorder } from './probe/flows/recorder.ts';
@@ -21,6 +20,7 @@ import { createLedger } from './probe/ledger.ts';
 import { registerProbeMetrics } from './probe/metrics.ts';
 import { createReports } from './probe/reports.ts';
 import { createUpcalls } from './probe/sources/upcalls.ts';
+import { createTellReports } from './probe/tell-reports.ts';
 import { createVnicLedger } from './probe/vnic-ledger.ts';
 import { createVnicReports } from './probe/vnic-reports.ts';
 import type { Conditions } from './telemetry/conditions.ts';
@@ -156,14 +156,10 @@ export function createAgentProbe(config: AgentConfig, encapAddress: number, deps
       onTrouble: (error, what) => complain(what)(error),
     },
   );
-  const tellVnics = (report: VnicLedgerReport): Promise<boolean> =>
-    spool.append('sonde.events', { key: host, value: Buffer.from(JSON.stringify(report)) }).then(
-      () => true,
-      (error) => {
-        trouble.warn('reports', { error, kind: report.kind }, 'a report could not be kept');
-        return false;
-      },
-    );
+  const tell = createTellReports(host, {
+    spool,
+    onLost: (error, kind) => trouble.warn('reports', { error, kind }, 'a report could not be kept'),
+  });
   const vnicReports = createVnicReports(
     { intervalMs: REPORT_MS, stateFile: join(stateDir, 'vnics.json') },
     {
@@ -172,7 +168,7 @@ export function createAgentProbe(config: AgentConfig, encapAddress: number, deps
       portStats: ovs.statistics.portStats,
       vnics: () =>
         bridge.ports().map((port) => ({ ...port, vm: directory().endpointAt(port.zone)?.vm ?? port.vmName ?? '' })),
-      tell: tellVnics,
+      tell,
       monotonic,
       now: Date.now,
       metrics,
@@ -211,6 +207,7 @@ export function createAgentProbe(config: AgentConfig, encapAddress: number, deps
         { host, everyMs: REPORT_MS },
         {
           spool,
+          tell,
           ledger,
           identities,
           lostRecords: () => ipfix.counts().lost,
@@ -218,7 +215,6 @@ export function createAgentProbe(config: AgentConfig, encapAddress: number, deps
           ports: bridge.ports,
           directory,
           now: nowUs,
-          onLost: (error, kind) => trouble.warn('reports', { error, kind }, 'a report could not be kept'),
         },
       );
       reports.start();

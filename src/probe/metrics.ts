@@ -1,5 +1,5 @@
 import type { Registry } from 'prom-client';
-import { createMetrics, type MetricTable } from '../telemetry/metrics.ts';
+import { createMetrics, createSteps, type MetricTable } from '../telemetry/metrics.ts';
 import { MALFORMED_REASONS } from '../wire/ipfix/counts.ts';
 import type { Recorder } from './flows/recorder.ts';
 import type { IpfixSource } from './sources/ipfix.ts';
@@ -72,13 +72,7 @@ export const METRICS = {
 /** Shows the probe's own counts; read when somebody asks. */
 export function registerProbeMetrics(registry: Registry, ipfix: IpfixSource, recorder: Recorder): void {
   const metrics = createMetrics(registry, METRICS);
-  const before = new Map<string, number>();
-  /** Counters only grow by steps, and what is counted elsewhere is a total. One that falls, as what was lost and came late, grows again from its highest. */
-  const step = (name: string, total: number): number => {
-    const last = before.get(name) ?? 0;
-    before.set(name, Math.max(last, total));
-    return Math.max(0, total - last);
-  };
+  const step = createSteps();
   const refresh = (): void => {
     const counts = ipfix.counts();
     const { join } = recorder;

@@ -1,11 +1,10 @@
 import type { Spool } from '../bus/spool.ts';
-import type { IdentityReport } from '../model/identity.ts';
-import type { LedgerReport } from '../model/ledger.ts';
 import type { LocalPort } from '../model/local-port.ts';
 import type { Directory } from './identity/directory.ts';
 import { type IdentityHistory, residents } from './identity/history.ts';
 import type { Ledger } from './ledger.ts';
 import { createLossReports } from './loss-reports.ts';
+import type { createTellReports } from './tell-reports.ts';
 
 export interface ReportsConfig {
   readonly host: string;
@@ -14,7 +13,8 @@ export interface ReportsConfig {
 }
 
 export interface ReportsDeps {
-  readonly spool: Pick<Spool, 'append' | 'depth' | 'losses'>;
+  readonly spool: Pick<Spool, 'depth' | 'losses'>;
+  readonly tell: ReturnType<typeof createTellReports>;
   readonly ledger: Ledger;
   readonly identities: IdentityHistory;
   /** Records that the source lost, by its own account. */
@@ -25,8 +25,6 @@ export interface ReportsDeps {
   readonly directory: () => Directory;
   /** Microseconds since the epoch. */
   readonly now: () => number;
-  /** A report could not be kept; what it said is said again with the next. */
-  readonly onLost: (error: unknown, kind: string) => void;
 }
 
 /** Tells `sonde.events`, again and again, what this agent has seen and lost, and who was behind which address. Inert until `start`. */
@@ -35,26 +33,16 @@ export function createReports({ host, everyMs }: ReportsConfig, deps: ReportsDep
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> = Promise.resolve();
 
-  /** Resolves to whether it was kept. */
-  const tell = (report: LedgerReport | IdentityReport): Promise<boolean> =>
-    deps.spool.append('sonde.events', { key: host, value: Buffer.from(JSON.stringify(report)) }).then(
-      () => true,
-      (error) => {
-        deps.onLost(error, report.kind);
-        return false;
-      },
-    );
-
   async function report(isLast: boolean): Promise<void> {
     const now = deps.now();
     const waits = deps.spool.depth();
     const counts = { spoolRows: waits.rows, lostRecords: deps.lostRecords(), uncounted: { ...deps.uncounted() } };
-    await tell(deps.ledger.report(now, counts));
+    await deps.tell(deps.ledger.report(now, counts));
     const lost = losses.report(now, counts, waits.messages === 0, deps.spool.losses());
-    if (lost !== undefined && !(await tell(lost))) losses.failed();
+    if (lost !== undefined && !(await deps.tell(lost))) losses.failed();
     // Guests that are silent are there as well.
     for (const sighting of residents(deps.ports(), deps.directory(), now)) deps.identities.see(sighting);
-    for (const said of deps.identities.report(now, isLast)) await tell(said);
+    for (const said of deps.identities.report(now, isLast)) await deps.tell(said);
   }
 
   return {

@@ -37,6 +37,19 @@ export function createMetrics<const T extends MetricTable>(registry: Registry, t
   ) as Metrics<T>;
 }
 
+/**
+ * What a total, counted elsewhere, has grown by since the last time under its name: counters only grow by steps. One that falls, as what was lost and came late,
+ * grows again from its highest.
+ */
+export function createSteps(): (name: string, total: number) => number {
+  const highest = new Map<string, number>();
+  return (name, total) => {
+    const last = highest.get(name) ?? 0;
+    highest.set(name, Math.max(last, total));
+    return Math.max(0, total - last);
+  };
+}
+
 function create(registry: Registry, name: string, { type, help, labels = {}, buckets }: MetricSpec) {
   const common = { name, help, labelNames: Object.keys(labels), registers: [registry] };
   const series = combinations(labels);

@@ -1,4 +1,4 @@
-import type { Metrics, MetricTable } from '../../telemetry/metrics.ts';
+import { createSteps, type Metrics, type MetricTable } from '../../telemetry/metrics.ts';
 import type { TableCounts } from './settings.ts';
 
 export const METRICS = {
@@ -59,13 +59,7 @@ export function showCounts(
   metrics: Metrics<typeof METRICS>,
   source: { counts(): ConntrackCounts; readonly receiveBufferOctets: number },
 ): void {
-  const before = new Map<string, number>();
-  /** Counters only grow by steps, and what is counted elsewhere is a total. */
-  const step = (name: string, total: number): number => {
-    const last = before.get(name) ?? 0;
-    before.set(name, total);
-    return Math.max(0, total - last);
-  };
+  const step = createSteps();
   const refresh = (): void => {
     const { events, table, ...counts } = source.counts();
     metrics.sonde_conntrack_entries.set(table.entries);

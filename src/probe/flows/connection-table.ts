@@ -1,4 +1,5 @@
 import type { Segment } from './succession.ts';
+import { type TableLimits, ZoneRoom } from './zone-room.ts';
 
 /** 0: unknown, 1: the local endpoint opened the connection, 2: its peer did. */
 export type Side = 0 | 1 | 2;
@@ -164,27 +165,18 @@ function begin(hash: number, next: Connection | undefined, key: ConnectionKey, i
   };
 }
 
-export interface TableLimits {
-  /** Most connections in all. */
-  readonly most: number;
-  /** Most connections of one zone: one guest must not take the room of all others. */
-  readonly mostOfOne: number;
-}
-
 /** Connections by key, chained in buckets of their 32-bit hash. Bounded: what has no room is folded into one connection a zone. */
 export class ConnectionTable {
-  readonly #limits: TableLimits;
+  readonly #room: ZoneRoom;
   readonly #buckets = new Map<number, Connection>();
   readonly #folded = new Map<number, Connection>();
-  readonly #sizes = new Uint32Array(0x10000);
-  #size = 0;
 
   constructor(limits: TableLimits) {
-    this.#limits = limits;
+    this.#room = new ZoneRoom(limits);
   }
 
   get size(): number {
-    return this.#size;
+    return this.#room.size;
   }
 
   /** The connection of that key, made if it is new; the folded one of the zone where there is no room for it. */
@@ -192,12 +184,10 @@ export class ConnectionTable {
     const hash = hashOf(key);
     const head = this.#buckets.get(hash);
     for (let each = head; each !== undefined; each = each.next) if (isSame(each, key)) return each;
-    const ofZone = this.#sizes[key.zone] ?? 0;
-    if (this.#size >= this.#limits.most || ofZone >= this.#limits.mostOfOne) return this.#fold(key.zone);
+    if (!this.#room.has(key.zone)) return this.#fold(key.zone);
     const connection = begin(hash, head, key);
     this.#buckets.set(hash, connection);
-    this.#sizes[key.zone] = ofZone + 1;
-    this.#size++;
+    this.#room.take(key.zone);
     return connection;
   }
 
@@ -235,7 +225,7 @@ export class ConnectionTable {
         const next: Connection | undefined = each.next;
         if (isStale(each)) {
           evicted++;
-          this.#sizes[each.zone] = (this.#sizes[each.zone] ?? 1) - 1;
+          this.#room.free(each.zone);
         } else {
           each.next = kept;
           kept = each;
@@ -245,7 +235,6 @@ export class ConnectionTable {
       if (kept === undefined) this.#buckets.delete(hash);
       else if (kept !== head) this.#buckets.set(hash, kept);
     }
-    this.#size -= evicted;
     for (const [zone, folded] of this.#folded) if (isStale(folded)) this.#folded.delete(zone);
     return evicted;
   }

@@ -5,7 +5,7 @@ import { length, list, pad, skipped, struct, u8, u16, u64 } from './layout.ts';
 import { match } from './match.ts';
 import { VERSION } from './message.ts';
 import { MESSAGES } from './messages.ts';
-import { MULTIPART } from './multipart.ts';
+import { readHead } from './multipart.ts';
 import { OctetReader } from './octet-reader.ts';
 
 /** What a flow has counted, without what it does. */
@@ -47,7 +47,6 @@ const head = list(
 );
 
 const HEADER_OCTETS = 8;
-const MORE = 1;
 
 /** Reads a part of the answer to a request for `flow_desc` in half the time of `decodeMessage`. @param frame one whole message. */
 export function decodeFlowCounters(frame: Uint8Array): Decoded<FlowCountersPart> {
@@ -57,10 +56,9 @@ export function decodeFlowCounters(frame: Uint8Array): Decoded<FlowCountersPart>
   let more = false;
   const flows: FlowCounters[] = [];
   reader.within(octets - HEADER_OCTETS, () => {
-    const kind = reader.u16();
-    more = (reader.u16() & MORE) !== 0;
-    reader.skip(4);
-    if (version !== VERSION || type !== MESSAGES.multipart_reply.number || kind !== MULTIPART.flow_desc.number) {
+    const { kind, more: others } = readHead(reader);
+    more = others.more === true;
+    if (version !== VERSION || type !== MESSAGES.multipart_reply.number || kind !== 'flow_desc') {
       reader.fail('unsupported', `no flows: version ${version}, message ${type}, multipart ${kind}`);
     }
     for (const { stats, ...flow } of head.decode(reader)) {

@@ -43,7 +43,8 @@ const KIND_OF = new Map<number, MultipartKind>(
 );
 const MORE = 1;
 
-function readHead(reader: OctetReader): { kind: MultipartKind; more: { more?: true } } {
+/** What each multipart message begins with. A type that is not in MULTIPART is an error of the reader. */
+export function readHead(reader: OctetReader): { kind: MultipartKind; more: { more?: true } } {
   const number = reader.u16();
   const kind = KIND_OF.get(number);
   const flags = reader.u16();

@@ -1,4 +1,4 @@
-import type { TableLimits } from '../../flows/connection-table.ts';
+import { type TableLimits, ZoneRoom } from '../../flows/zone-room.ts';
 
 /** Packets and octets of both directions of an entry, as the kernel counts them: octets from the IP header on. */
 export interface Counters {
@@ -128,21 +128,19 @@ export const keyOf = (zone: number, id: number): number => zone * 0x1_0000_0000 
 
 /** Entries by zone, id and start. */
 export class EntryTable {
-  readonly #limits: TableLimits;
+  readonly #room: ZoneRoom;
   readonly #heads = new Map<number, Entry>();
-  readonly #sizes = new Uint32Array(0x10000);
-  #size = 0;
 
   constructor(limits: TableLimits) {
-    this.#limits = limits;
+    this.#room = new ZoneRoom(limits);
   }
 
   get size(): number {
-    return this.#size;
+    return this.#room.size;
   }
 
   hasRoom(zone: number): boolean {
-    return this.#size < this.#limits.most && (this.#sizes[zone] ?? 0) < this.#limits.mostOfOne;
+    return this.#room.has(zone);
   }
 
   find(zone: number, id: number, start: number): Entry | undefined {
@@ -156,8 +154,7 @@ export class EntryTable {
     const key = keyOf(entry.zone, entry.id);
     entry.next = this.#heads.get(key);
     this.#heads.set(key, entry);
-    this.#sizes[entry.zone] = (this.#sizes[entry.zone] ?? 0) + 1;
-    this.#size++;
+    this.#room.take(entry.zone);
   }
 
   remove(entry: Entry): void {
@@ -173,8 +170,7 @@ export class EntryTable {
       before.next = entry.next;
     }
     entry.next = undefined;
-    this.#sizes[entry.zone] = (this.#sizes[entry.zone] ?? 1) - 1;
-    this.#size--;
+    this.#room.free(entry.zone);
   }
 
   /** Removing the entry that was just given is allowed. */

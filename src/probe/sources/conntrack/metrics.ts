@@ -1,5 +1,5 @@
 import type { Registry } from 'prom-client';
-import { createMetrics, type MetricTable } from '../../../telemetry/metrics.ts';
+import { createMetrics, createSteps, type MetricTable } from '../../../telemetry/metrics.ts';
 import type { ConntrackSource } from './conntrack-source.ts';
 
 const LOST = ['evicted_unread', 'ended_away', 'before_start', 'no_counters'] as const;
@@ -52,13 +52,7 @@ export const METRICS = {
 /** Shows the source's own counts; read when somebody asks. */
 export function registerConntrackMetrics(registry: Registry, source: ConntrackSource): void {
   const metrics = createMetrics(registry, METRICS);
-  const before = new Map<string, number>();
-  /** Counters only grow by steps, and what is counted elsewhere is a total. */
-  const step = (name: string, total: number): number => {
-    const last = before.get(name) ?? 0;
-    before.set(name, total);
-    return Math.max(0, total - last);
-  };
+  const step = createSteps();
   const collect = (): void => {
     const { meter, counts } = source;
     metrics.sonde_conntrack_connections.set(source.connections);
