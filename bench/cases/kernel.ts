@@ -50,7 +50,7 @@ async function measures(
   say: (line: string) => void,
 ): Promise<readonly KernelMeasure[]> {
   const { status, stdout, stderr } = await host.exec(['node', SCRIPT, String(REPETITIONS)], {
-    env: { SONDE_TEST_DATAPATH: 'system', SONDE_TEST_PATIENCE: '3', NODE_COMPILE_CACHE: '/tmp/compiled' },
+    env: { SONDE_TEST_DATAPATH: 'system', SONDE_TEST_PATIENCE: '3' },
     timeoutMs: LIMIT_MS,
     onOutput: (text) => say(text.trim()),
   });

@@ -49,6 +49,7 @@ describe.skipIf(whyNoKernelHost !== undefined)('a host with a kernel of its own'
     withHost('one', {}, async (host) => {
       expect((await host.exec(['uname', '-n'])).stdout).toBe('one\n');
       expect((await host.exec(['sh', '-c', 'exit 7'])).status).toBe(7);
+      expect((await host.exec(['sh', '-c', 'kill -SEGV $$'])).status).toBe(128 + 11);
       const words = ["it's", 'a "word"', '$HOME', '', '*', 'two\nlines'];
       expect((await host.exec(['printf', '%s|', ...words])).stdout).toBe(words.map((word) => `${word}|`).join(''));
       expect((await host.exec(['cat'], { input: 'said' })).stdout).toBe('said');

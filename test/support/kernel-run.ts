@@ -72,11 +72,9 @@ export async function startKernelRun(files: readonly string[]): Promise<KernelRu
   ];
   const vitest = ['vitest', 'run', '--project=system', '--no-color', '--reporter=verbose', ...options, ...files];
   const run = host.exec(['sh', '-c', 'cd /opt/sonde && exec "$@" 2>&1', 'sh', ...vitest], {
-    // Code that has been compiled once need not be again: each file is a process of its own.
     env: {
       SONDE_TEST_DATAPATH: 'system',
       SONDE_TEST_PATIENCE: String(PATIENCE),
-      NODE_COMPILE_CACHE: '/tmp/compiled',
     },
     timeoutMs: RUN_MS,
     onOutput: read,

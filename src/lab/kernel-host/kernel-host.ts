@@ -11,7 +11,7 @@ import { checkTools } from '../prerequisites.ts';
 import { endProcess, isGone, LAB_ENV } from '../processes.ts';
 import { checkInstanceName } from '../spec.ts';
 import { checkoutDisks } from './checkout.ts';
-import { CHECKOUT, READY_LINE } from './guest-scripts.ts';
+import { CHECKOUT, GUEST_NODE_FILE, READY_LINE } from './guest-scripts.ts';
 import { defaultCacheDir, guestImage, HOST_ALIAS } from './image.ts';
 
 /** A QEMU guest with Debian's kernel and its Open vSwitch datapath, by emulation: it needs no virtualization of this machine. */
@@ -71,7 +71,9 @@ export interface KernelHost {
 }
 
 const DEFAULT_RUN_DIR = '/run/sonde-kernel-host';
-const BOOT_MS = 180_000;
+/** Of one attempt: it takes 5 s, and some of a busy machine's; QEMU has been seen to stand still before the kernel's first word. */
+const BOOT_MS = 60_000;
+const BOOT_ATTEMPTS = 3;
 const CONNECT_MS = 60_000;
 const POLL_MS = 50;
 const COPY_MS = 300_000;
@@ -81,6 +83,12 @@ const SSH_FAILED = 255;
 /** What timeout(1) returns where it ended the command. */
 const TIMED_OUT = 124;
 const GUEST_PATH = `${CHECKOUT}/node_modules/.bin:/usr/sbin:/usr/bin:/sbin:/bin`;
+/** What has been stripped and compiled once need not be again: each program is a process of its own. */
+const GUEST_ENV = {
+  PATH: GUEST_PATH,
+  NODE_OPTIONS: `--require=${GUEST_NODE_FILE}`,
+  NODE_COMPILE_CACHE: '/tmp/node-compile-cache',
+} as const;
 const TOOLS = ['qemu-system-x86_64', 'ssh', 'setpriv', 'tar', 'mke2fs'] as const;
 
 /** Inert until `start`; a guest that another process started detached answers to `exec` and `stop` as well. */
@@ -144,6 +152,7 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
       if (ended !== undefined) fail('boot', `${ended}: ${lastLines(await text(file('qemu.log')))}`);
       if (Date.now() > end) {
         child.kill('SIGKILL');
+        while (ended === undefined) await sleep(POLL_MS);
         fail('boot', `it was not ready after ${BOOT_MS / 1000} s; its last words: ${lastLines(await text(log))}`);
       }
     }
@@ -186,9 +195,10 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
 
   async function exec(argv: readonly string[], options: GuestCommandOptions = {}): Promise<CommandResult> {
     const { timeoutMs = 60_000, env = {}, input, onOutput } = options;
-    const words = ['env', `PATH=${GUEST_PATH}`, ...Object.entries(env).map(([name, value]) => `${name}=${value}`)];
+    const words = ['env', ...Object.entries({ ...GUEST_ENV, ...env }).map(([name, value]) => `${name}=${value}`)];
     const all = [...words, 'timeout', '-k', '5', String(timeoutMs / 1000), ...argv];
-    const result = await runCommand(await sshArgv(all.map(quote).join(' ')), {
+    // timeout(1) ends by the signal that ended its command, which ssh has no status for; a shell has.
+    const result = await runCommand(await sshArgv(`${all.map(quote).join(' ')}; exit $?`), {
       timeoutMs: timeoutMs + 30_000,
       ...(input === undefined ? {} : { input }),
       ...(onOutput === undefined ? {} : { onOutput }),
@@ -258,8 +268,10 @@ export function createKernelHost(config: KernelHostConfig, { say = () => {} }: K
           break;
         } catch (error) {
           // Another program may have taken the port meanwhile.
-          const taken = (await text(file('qemu.log'))).includes('Could not set up host forwarding');
-          if (!taken || attempt === PORT_ATTEMPTS) throw error;
+          const isTaken = (await text(file('qemu.log'))).includes('Could not set up host forwarding');
+          const isSilent = (await text(log)) === '';
+          if (attempt === (isTaken ? PORT_ATTEMPTS : isSilent ? BOOT_ATTEMPTS : 1)) throw error;
+          say(`${instance} did not boot, once more: ${(error as Error).message}`);
         }
       }
       try {
