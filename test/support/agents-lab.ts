@@ -134,8 +134,14 @@ export function createAgentsLab(spec: LabSpec) {
     warnings: (host: string): readonly string[] => (world.hosts().get(host)?.warnings ?? []).map(({ code }) => code),
     async realized(revision: number): Promise<void> {
       const isAll = (): boolean => lab.hosts.every(({ name }) => (world.hosts().get(name)?.revision ?? 0) >= revision);
+      let dead = '';
+      for (const [name, agent] of agents)
+        void agent.exited.then((status) => {
+          dead ||= `the agent of ${name} ended with ${status}: ${readFileSync(agent.log, 'utf8').slice(-2000)}`;
+        });
       for (const end = Date.now() + 60_000 * PATIENCE; !isAll(); await sleep(50))
-        if (Date.now() > end) throw new Error(`not realized: ${JSON.stringify([...world.hosts().values()])}`);
+        if (dead !== '') throw new Error(dead);
+        else if (Date.now() > end) throw new Error(`not realized: ${JSON.stringify([...world.hosts().values()])}`);
     },
     /** What a metric of a host's agent says now, of all its series by their labels. */
     async metric(host: string, name: string): Promise<ReadonlyMap<string, number>> {

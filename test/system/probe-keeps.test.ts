@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -44,6 +45,16 @@ async function serving(script: string) {
   await until(async () => (await agents.lab.exec('db-1', isThere)).stdout !== '');
   return server;
 }
+/** The entries that the kernel of a host makes from now on for connections to PORT, as conntrack-tools hear of them; to be asked once. */
+function eventsOf(host: string): () => Promise<number> {
+  const log = join(agents.lab.runDir, `made-${host}.log`);
+  const argv = ['conntrack', '-E', '-e', 'NEW', '-p', 'tcp', '--orig-port-dst', String(PORT)];
+  const listener = agents.lab.spawn(host, argv, { log });
+  return async () => {
+    await listener.stop();
+    return readFileSync(log, 'utf8').split('[NEW]').length - 1;
+  };
+}
 const ECHO = `require('net').createServer((s)=>{s.on('error',()=>{});s.on('data',(d)=>s.write(d))}).listen(${PORT})`;
 const TALK = `const s=require('net').connect(${PORT},'${DB1}',()=>setInterval(()=>s.write('x'.repeat(100)),50));s.on('data',()=>{});s.on('error',()=>{})`;
 /** The server speaks while there is no such file, and the client, from a lower port, only listens: from behind it looks like the other way round. */
@@ -85,6 +96,7 @@ describe(`connections (${DATAPATH})`, () => {
     const count = IS_KERNEL ? 20 : 10;
     // On the userspace datapath two within a second are one record of the switch's cache.
     const again = `const net=require('net');let n=0;const go=()=>{const s=net.connect({port:${PORT},host:'${DB1}',localPort:2001},()=>s.write('x'));s.on('data',()=>{n++;s.resetAndDestroy()});s.on('error',()=>{});s.on('close',()=>n<${count}?setTimeout(go,${IS_KERNEL ? 50 : 1500}):0)};go()`;
+    const kernels = IS_KERNEL ? ['h1', 'h2'].map(eventsOf) : [];
     await node('app-1', again).exited;
     await server.stop('SIGKILL');
     for (let i = 0; i < 5; i++)
@@ -95,7 +107,10 @@ describe(`connections (${DATAPATH})`, () => {
       ['app-1', 'db-1'].every((vm) => seen(vm, 6) >= count && sum(since(first, vm, 1), 'rx_packets') >= 10),
     );
     await sleep(1000 * PATIENCE);
-    expect([seen('app-1', 6), seen('db-1', 6)]).toEqual([count, count]);
+    // The kernel goes on with an entry where a late packet of the server came after the reset: to it, the next connection is the same.
+    const made = IS_KERNEL ? await Promise.all(kernels.map((events) => events())) : [count, count];
+    expect(Math.min(...made)).toBeGreaterThan(count / 2);
+    expect([seen('app-1', 6), seen('db-1', 6)]).toEqual(made);
     if (IS_KERNEL) expect([seen('app-1', 1), seen('db-1', 1)]).toEqual([5, 5]);
     else expect(seen('app-1', 1)).toBe(seen('db-1', 1));
   });

@@ -291,6 +291,24 @@ describe('the meter of connections', () => {
     expect(flush(T0 + 22 * S)).toMatchObject([{ tx_packets: 3, start: T0 + 21 * S }]);
   });
 
+  it('knows who opened a connection whose entry was taken away, though the other end spoke next', () => {
+    const { meter, look, flush } = setUp();
+    look(T0 + S, { ...opened, tcpState: 3 });
+    meter.end(destroyed({ tcpState: 3, stop: T0 + 2 * S }), T0 + 2 * S);
+    flush(T0 + 2 * S);
+    const { source, destination, sourcePort, destinationPort, replySource, replyDestination } = opened;
+    const turned: ConntrackRecord = {
+      ...opened,
+      ...{ id: 2, start: T0 + 3 * S, mark: CT_MARK.ours, source: destination, destination: source },
+      ...{ sourcePort: destinationPort, destinationPort: sourcePort, replySource: replyDestination },
+      ...{ replyDestination: replySource, replySourcePort: sourcePort, replyDestinationPort: destinationPort },
+    };
+    const goesOn = { side: 'client', local_port: 40_000, peer_port: 5432, tx_packets: 5, rx_packets: 10 };
+    expect(look(T0 + 4 * S, turned)).toMatchObject([goesOn]);
+    meter.end({ ...turned, kind: 'destroy', originalPackets: 14, stop: T0 + 5 * S }, T0 + 5 * S);
+    expect(flush(T0 + 5 * S)).toMatchObject([{ side: 'client', tx_packets: 0, rx_packets: 4 }]);
+  });
+
   it('keeps totals right where there is no room', () => {
     const { meter, look, flush } = setUp({ mostOfOne: 2, mostEnded: 1 });
     const four = [1, 2, 3, 4].map((id) => ({ ...opened, id }));

@@ -51,16 +51,6 @@ exec /bin/busybox switch_root /root /sbin/guest-init
 `;
 }
 
-/** Where the guest has GUEST_NODE. */
-export const GUEST_NODE_FILE = '/run/guest-node.cjs';
-/**
- * What each Node of the guest loads first. Node strips types by WebAssembly, whose code V8 compiles anew in threads beside: where QEMU 7.2 emulates several
- * CPUs in threads of their own, one then runs what another has just overwritten, and one start in five ended with SIGSEGV or SIGTRAP. So it is compiled once,
- * in the thread that runs it.
- */
-const GUEST_NODE = `const v8 = require('node:v8');
-for (const flag of ['--liftoff-only', '--wasm-num-compilation-tasks=0']) v8.setFlagsFromString(flag);`;
-
 /** Process 1 of the guest. Its network is slirp's, restricted: nothing but the loopback port of the command channel leads in, and nothing out. */
 export const GUEST_INIT = `#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
@@ -77,9 +67,6 @@ mkdir -p /run/netns /run/openvswitch /run/lock
 ln -sf /proc/self/fd /dev/fd
 # Debian's 208 KiB are less than a burst of IPFIX.
 echo 16777216 > /proc/sys/net/core/rmem_max
-cat > ${GUEST_NODE_FILE} << 'END'
-${GUEST_NODE}
-END
 hostname "$(sed -n 's/.*sonde.instance=\\([^ ]*\\).*/\\1/p' /proc/cmdline)"
 ip link set lo up
 modprobe virtio_rng

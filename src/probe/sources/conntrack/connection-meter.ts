@@ -6,6 +6,7 @@ import type { KnownConnection } from '../../flows/join.ts';
 import { createRowNames, type RowNamesDeps } from '../../flows/row-names.ts';
 import type { EmitRow } from '../../flows/row-source.ts';
 import { type Checkpoint, encodeCheckpoint, isTold } from './checkpoint.ts';
+import { CutConnections } from './cut-connections.ts';
 import { describe, isOurs, ruleOf } from './describe.ts';
 import { endReasonOf, STATUS } from './end-reason.ts';
 import { createEntryRows, hasMoved, movementOf } from './entry-rows.ts';
@@ -58,6 +59,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   const table = new EntryTable({ most, mostOfOne });
   const tuples = new TupleIndex();
   const gone = new RecentlyGone();
+  const cut = new CutConnections();
   const names = createRowNames(config.encapAddress, deps);
   const blank = (): FlowRow => ({ ...blankRow(config.host, config.epoch), counted_by: 'conntrack' });
   const rows = createEntryRows(blank(), names, deps);
@@ -125,8 +127,11 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
   /** Takes in what a record says of an entry. */
   function read(entry: Entry, record: ConntrackRecord): void {
     const mark = ignoresMarks ? 0 : record.mark;
-    if (!entry.isDescribed) describe(entry, record, mark, deps.directory().endpointAt(record.zone));
-    else if (mark !== 0) entry.rule = ruleOf(mark);
+    if (!entry.isDescribed) {
+      describe(entry, record, mark, deps.directory().endpointAt(record.zone));
+      const side = cut.sideOf(entry);
+      if (side !== undefined && entry.side !== 0 && side !== entry.side) Object.assign(entry, { side, isTurned: true });
+    } else if (mark !== 0) entry.rule = ruleOf(mark);
     if (record.hasCounters) {
       if (isLess(record, entry.told)) {
         counts.reset++;
@@ -207,6 +212,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
     forget(entry);
     entry.isEnded = true;
     entry.countedAt = stop;
+    cut.add(entry);
     if (!hasMoved(entry)) {
       isFileOld ||= isTold(entry);
       return;

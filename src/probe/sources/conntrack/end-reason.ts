@@ -1,7 +1,7 @@
 /** IPS_* bits of an entry's status: include/uapi/linux/netfilter/nf_conntrack_common.h. */
 export const STATUS = { seenReply: 1 << 1, assured: 1 << 2, dying: 1 << 9 } as const;
 
-const TCP = 6;
+export const TCP = 6;
 const UDP = 17;
 const ICMP = 1;
 const ICMPV6 = 58;

@@ -68,19 +68,19 @@ export function hasMoved(entry: Entry): boolean {
 
 /** What no row has told of yet, as the vNIC sees it. */
 export function movementOf(entry: Entry): Movement {
-  const { zone, told, side } = entry;
+  const { zone, told } = entry;
   const originalPackets = entry.originalPackets - told.originalPackets;
   const replyPackets = entry.replyPackets - told.replyPackets;
   const original = entry.originalOctets - told.originalOctets + ETHERNET_OCTETS * originalPackets;
   const reply = entry.replyOctets - told.replyOctets + ETHERNET_OCTETS * replyPackets;
-  const isServer = side === 2;
+  const isReplier = (entry.side === 2) !== entry.isTurned;
   return {
     zone,
     start: Math.min(entry.toldAt, entry.countedAt),
     end: entry.countedAt,
-    txPackets: isServer ? replyPackets : originalPackets,
-    txOctets: isServer ? reply : original,
-    rxPackets: isServer ? originalPackets : replyPackets,
-    rxOctets: isServer ? original : reply,
+    txPackets: isReplier ? replyPackets : originalPackets,
+    txOctets: isReplier ? reply : original,
+    rxPackets: isReplier ? originalPackets : replyPackets,
+    rxOctets: isReplier ? original : reply,
   };
 }

@@ -51,6 +51,8 @@ export interface Entry extends Counters {
   translation: Translation | undefined;
   /** 0: unknown, 1: the vNIC opened it, 2: its peer did. */
   side: 0 | 1 | 2;
+  /** The kernel began it in the middle of a connection, by a packet of the end that was called: its original direction is the other one. */
+  isTurned: boolean;
   /** Number of the rule that let it begin; 0: none applied, or nobody knows. */
   rule: number;
   opened: number;
@@ -100,6 +102,7 @@ export function createEntry(zone: number, id: number, start: number): Entry {
     icmpCode: 0,
     translation: undefined,
     side: 0,
+    isTurned: false,
     rule: 0,
     opened: start,
     connection: 0n,

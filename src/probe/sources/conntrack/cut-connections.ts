@@ -1,0 +1,39 @@
+import { isSameTuple, type Side, type Tuple, tupleHash } from '../../flows/connection-table.ts';
+import { TCP } from './end-reason.ts';
+import type { Entry } from './entry-table.ts';
+
+/** TCP_CONNTRACK_ESTABLISHED of include/uapi/linux/netfilter/nf_conntrack_tcp.h. */
+const ESTABLISHED = 3;
+/** A flush of a busy host's table; those beyond are picked up as if nobody had known them. */
+const MOST = 50_000;
+
+/**
+ * TCP connections whose entry went while they lasted: a flush, conntrack -D, want of room, a long silence. Whichever end speaks next makes the kernel begin an entry
+ * in the middle, whose direction says nothing of who opened the connection; here it is still known. The same ports turned round are no new connection: its client
+ * would have to call from the port that was served.
+ */
+export class CutConnections {
+  /** By hash of the tuple; of two that share one the later. */
+  readonly #cut = new Map<number, Tuple & { readonly side: Side }>();
+
+  /** An entry that has ended. */
+  add({ zone, ethertype, protocol, localAddress, peerAddress, localPort, peerPort, side, tcpState }: Entry): void {
+    if (protocol !== TCP || tcpState !== ESTABLISHED || side === 0) return;
+    const tuple = { zone, ethertype, protocol, localAddress, peerAddress, localPort, peerPort };
+    const hash = tupleHash(tuple);
+    // The newest come last.
+    this.#cut.delete(hash);
+    this.#cut.set(hash, { ...tuple, side });
+    for (const oldest of this.#cut.keys()) {
+      if (this.#cut.size <= MOST) break;
+      this.#cut.delete(oldest);
+    }
+  }
+
+  /** The side of a connection that goes on; undefined: none of that tuple was cut. */
+  sideOf(tuple: Tuple): Side | undefined {
+    if (this.#cut.size === 0) return undefined;
+    const found = this.#cut.get(tupleHash(tuple));
+    return found !== undefined && isSameTuple(found, tuple) ? found.side : undefined;
+  }
+}
