@@ -23,7 +23,7 @@ export default defineConfig({
         test: {
           name: 'kernel',
           include: ['test/kernel/**/*.test.ts'],
-          testTimeout: 900_000,
+          testTimeout: 1_500_000,
           hookTimeout: 300_000,
           pool: 'forks',
           fileParallelism: false,

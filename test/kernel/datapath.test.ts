@@ -15,8 +15,8 @@ const FILES: Readonly<Record<string, { readonly seconds: number; readonly fails?
     'control-switch': { seconds: 22 },
     'control-shop': { seconds: 80 },
     'probe-exact': { seconds: 65 },
-    'probe-keeps': { seconds: 200 },
-    'probe-owners': { seconds: 245 },
+    'probe-keeps': { seconds: 170 },
+    'probe-owners': { seconds: 180 },
     'probe-restarts': { seconds: 90 },
     'trace-hosts': { seconds: 34 },
     'ipfix-openvswitch': {

@@ -58,7 +58,7 @@ async function until(isTrue: () => boolean | Promise<boolean>, seconds = 20): Pr
 /** Until so many are told of, and what would be too many has had its time. */
 async function settle(first: number, packets: number, vm?: string): Promise<void> {
   await until(() => sum(drops(since(first, vm)), 'drop_packets') >= packets);
-  await sleep(1500 * PATIENCE);
+  await sleep(IS_KERNEL ? 4000 : 1500);
 }
 /** Who has drops, and how many of which verdict and reason. */
 function dropped(first: number, vm?: string): Record<string, number> {
@@ -117,7 +117,7 @@ describe(`what is dropped is its sender's (${DATAPATH})`, () => {
     await run('h1', 'ip', 'neigh', 'add', '10.99.0.2', 'lladdr', '02:00:00:00:00:01', 'dev', 'stray');
     const ids = ['ovs-vsctl', 'get', 'Bridge', 'br-int', 'external_ids'] as const;
     await until(async () => (await run('h1', ...ids)).includes('stray-1'));
-    await sleep(2000 * PATIENCE);
+    await sleep(IS_KERNEL ? 5000 : 2000);
     const first = agents.rows.length;
     await ping('h1', '10.99.0.2', '-I', 'stray');
     await settle(first, 5);
@@ -176,7 +176,7 @@ describe(`what a denial says (${DATAPATH})`, () => {
     const talk = `const s=require('net').connect(${PORT},'${DB1}',()=>setInterval(()=>s.write('x'.repeat(100)),20));s.on('data',()=>{});s.on('error',()=>{})`;
     const server = node('db-1', serve);
     await until(async () => (await run('db-1', 'ss', '-ltnH', 'sport', '=', `:${PORT}`)) !== '');
-    await sleep(2000 * PATIENCE);
+    await sleep(IS_KERNEL ? 5000 : 2000);
     const first = agents.rows.length;
     const before = await agents.lab.guestCounters('db-1');
     const client = node('app-1', talk);
