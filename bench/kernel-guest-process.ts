@@ -7,7 +7,7 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants, setPriority, uptime } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -62,8 +62,8 @@ spec:
 `;
 const REPLY_OCTETS = 1000;
 const IPERF_SECONDS = 2;
-/** The first second fills what the ends of connections then empty at the same pace. */
-const CONNECTIONS = { warmUp: 1, seconds: 3 } as const;
+/** The first seconds fill what the ends of connections then empty at the same pace, and are what V8 needs to have compiled an agent that has just started. */
+const CONNECTIONS = { warmUp: 12, seconds: 3 } as const;
 /** USER_HZ. */
 const TICKS_A_SECOND = 100;
 const QUIET_SHARE = 0.15;
@@ -130,15 +130,19 @@ async function quiet(): Promise<void> {
   }
 }
 
-/** Starts something with the usual priority, and waits for it with the lowest. Only this thread has it, and what it starts inherits it. */
+/** Starts something with the usual priority, and waits for it with the lowest, which each thread of this process has by itself. */
 async function inBackground<T>(start: () => Promise<T>): Promise<T> {
   const ends = start();
-  setPriority(constants.priority.PRIORITY_LOW);
+  setOwnPriority(constants.priority.PRIORITY_LOW);
   try {
     return await ends;
   } finally {
-    setPriority(constants.priority.PRIORITY_NORMAL);
+    setOwnPriority(constants.priority.PRIORITY_NORMAL);
   }
+}
+
+function setOwnPriority(priority: number): void {
+  for (const thread of readdirSync('/proc/self/task')) setPriority(Number(thread), priority);
 }
 
 async function setState(state: CountingState): Promise<void> {
@@ -254,6 +258,8 @@ async function measure(state: CountingState, load: KernelLoad, call: ReturnType<
 // Open vSwitch does not count CPUs in the first ten seconds of a machine's clock (count_cpu_cores of lib/ovs-thread.c): a switch that starts then has no
 // handler, and with one CPU it loses all upcalls for good.
 await sleep(Math.max(0, OVS_COUNTS_CPUS_MS - 1000 * uptime()));
+// With a group for each session, priorities hold within one only.
+writeFileSync('/proc/sys/kernel/sched_autogroup_enabled', '0');
 await agents.up();
 try {
   await agents.apply(SHOP_YAML + POLICY);

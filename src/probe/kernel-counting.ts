@@ -27,6 +27,8 @@ export interface KernelCountingDeps extends Pick<ConntrackSourceDeps, 'directory
 const RETRY_MS = 30_000;
 /** How often is looked whether the tunnel is still left untracked: a firewall that is loaded anew takes all rules away. */
 const UNTRACK_MS = 60_000;
+/** How old what is known of the table's fill may be. */
+const PRESSURE_MS = 250;
 
 /**
  * Has the kernel count the connections of local vNICs, and makes rows of what it counts: conntrack's link and the source on top of it. What it needs is set up before
@@ -43,6 +45,16 @@ export function createKernelCounting(config: KernelCountingConfig, deps: KernelC
       onTrouble: deps.onTrouble,
     },
   );
+  const readPressure = (): number => {
+    const { entries, most } = conntrack.counts().table;
+    return most === 0 ? 0 : entries / most;
+  };
+  let [known, knownAt] = [0, Number.NEGATIVE_INFINITY];
+  /** Each entry that ends asks for it, and reading it takes longer than all else that is done for the entry. */
+  function pressure(): number {
+    if (performance.now() - knownAt > PRESSURE_MS) [known, knownAt] = [readPressure(), performance.now()];
+    return known;
+  }
   const source = createConntrackSource(
     { host: config.host, epoch: config.epoch, encapAddress: config.encapAddress },
     {
@@ -50,10 +62,7 @@ export function createKernelCounting(config: KernelCountingConfig, deps: KernelC
       rule: deps.rule,
       now: deps.now,
       dump: (take) => conntrack.dump({ mark: { value: CT_MARK.ours, mask: CT_MARK.ours } }, take),
-      pressure() {
-        const { entries, most: max } = conntrack.counts().table;
-        return max === 0 ? 0 : entries / max;
-      },
+      pressure,
       checkpoint: createCheckpointFile(config.checkpoint),
       onTrouble: deps.onTrouble,
     },

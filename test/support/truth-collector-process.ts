@@ -23,8 +23,11 @@ const raise = (place: string, offset: number): void =>
   void durable.set(place, Math.max(durable.get(place) ?? 0, offset));
 let rows = 0;
 let failed = false;
-/** Rows of the store, whoever put them there. */
+/** Rows that are in the store and in its sums, whoever put them there. */
 let stored = 0;
+const STORED = `SELECT least((SELECT count() FROM sonde.flows), ${['1m', '1h']
+  .map((table) => `(SELECT sum(rows) FROM sonde.flows_${table})`)
+  .join(', ')}) AS rows`;
 
 async function insertNative(...[table, chunks, options]: Parameters<Store['insertNative']>): Promise<number> {
   const [topic, partition, range] = options.token.split(':') as [string, string, string];
@@ -84,11 +87,16 @@ await bus.start();
 await collector.start();
 process.stdout.write('ready\n');
 setInterval(() => process.stdout.write(`rows ${rows} dead ${collector.counts.dead} stored ${stored}\n`), 100);
-setInterval(async () => {
-  const [found] = await store.query<{ rows: number }>('SELECT count() AS rows FROM sonde.flows').catch(() => []);
-  stored = Number(found?.rows ?? stored);
+let asked: Promise<void> = Promise.resolve();
+const asking = setInterval(() => {
+  asked = asked.then(async () => {
+    const [found] = await store.query<{ rows: number }>(STORED).catch(() => []);
+    stored = Number(found?.rows ?? stored);
+  });
 }, 500);
 process.on('SIGTERM', async () => {
+  clearInterval(asking);
+  await asked;
   await collector.stop();
   await bus.stop();
   await store.stop();

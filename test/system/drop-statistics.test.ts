@@ -280,12 +280,15 @@ describe('a flood of what a rule denies', () => {
   it('also while the rule goes and comes back, and the agent with it', async () => {
     const before = told();
     const sum = { packets: 0, octets: 0 };
+    const zone = zoneOfVm('web-1');
     const floods = async (count: number): Promise<void> => {
+      const [was, lostBefore] = [(await counted(zone)).packets, await droppedBeforeSwitch()];
       const { packets, octets } = await flood(count);
       sum.packets += packets;
       sum.octets += octets;
-      // What Open vSwitch's flows have not heard of by a change, up to half a second of the datapath's counters, it books on those that the packets would meet after it.
-      await delay(1500);
+      // What Open vSwitch's flows have not heard of by a change of the table, it books on those that the packets would meet after it.
+      const seen = packets - ((await droppedBeforeSwitch()) - lostBefore);
+      await vi.waitFor(async () => expect((await counted(zone)).packets).toBe(was + seen), WAIT);
     };
     // So seldom that most of it is told by the flows that go.
     await drops?.stop();

@@ -196,7 +196,7 @@ describe('the whole pipeline under kills', () => {
       if (which === 'bus') await startBus(victim);
       else await victim.start();
     }
-    await settle([agent], [collector]);
+    await settle([agent], [collector], 60_000);
     expect(await judge()).toEqual(TRUE);
     expect(taken().length).toBeGreaterThan(KILLS);
     expect(Math.min(...Object.values(kills))).toBeGreaterThan(0);
