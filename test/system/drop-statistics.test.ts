@@ -300,6 +300,9 @@ describe('a flood of what a rule denies', () => {
       await install(DOCUMENTS.filter(({ metadata }) => metadata.name !== 'guard-rails'));
       await install(DOCUMENTS);
       if (round !== 1) continue;
+      // The last word of a flow can come a second later, on a busy machine, and nobody hears it while there is no agent.
+      const more = (await droppedBeforeSwitch()) - lost;
+      await vi.waitFor(() => expect(told().packets).toBe(before.packets + sum.packets - more), WAIT);
       await drops?.stop();
       drops = undefined;
       await floods(500);
