@@ -278,6 +278,10 @@ it('names what keeps the tunnel in the table', async () => {
     code: 'TUNNEL_TRACKED',
     details: { port, why: 'there is no program /nowhere/nft' },
   });
+  await expect(leaveTunnelUntracked({ port, program: 'true' })).rejects.toMatchObject({
+    code: 'TUNNEL_TRACKED',
+    message: expect.stringContaining('does not list them'),
+  });
   await expect(leaveTunnelUntracked({ port, program: 'false' })).rejects.toMatchObject({
     code: 'TUNNEL_TRACKED',
     details: { why: 'false ended with 1' },

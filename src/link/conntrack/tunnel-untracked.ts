@@ -38,9 +38,10 @@ export function untrackedRules(port: number): string {
 export async function leaveTunnelUntracked({ port, program = 'nft' }: TunnelUntrackedConfig): Promise<void> {
   try {
     if (await areThere(port, program)) return;
-    const { status, complained } = await start(program, ['-f', '-'], untrackedRules(port));
-    if (status === 0) return;
-    const why = complained.trim().split('\n')[0] || `${program} ended with ${status}`;
+    const { status, signal, complained } = await start(program, ['-f', '-'], untrackedRules(port));
+    if (status === 0 && (await areThere(port, program))) return;
+    const end = status === 0 ? 'took the rules, and does not list them' : `ended with ${status ?? signal}`;
+    const why = complained.trim().split('\n')[0] || `${program} ${end}`;
     throw new SondeError('TUNNEL_TRACKED', { port, why });
   } catch (cause) {
     if (cause instanceof SondeError) throw cause;
@@ -69,6 +70,6 @@ async function start(program: string, argv: readonly string[], input: string) {
   // It may end before it has read.
   child.stdin.on('error', () => {});
   child.stdin.end(input);
-  const [status] = (await once(child, 'close')) as [number | null];
-  return { status, said, complained };
+  const [status, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+  return { status, signal, said, complained };
 }
