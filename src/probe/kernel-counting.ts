@@ -50,7 +50,7 @@ export function createKernelCounting(config: KernelCountingConfig, deps: KernelC
     return most === 0 ? 0 : entries / most;
   };
   let [known, knownAt] = [0, Number.NEGATIVE_INFINITY];
-  /** Each entry that ends asks for it, and reading it takes longer than all else that is done for the entry. */
+  /** Where many entries are taken away, each asks for it, and reading it takes longer than all else that is done for the entry. */
   function pressure(): number {
     if (performance.now() - knownAt > PRESSURE_MS) [known, knownAt] = [readPressure(), performance.now()];
     return known;

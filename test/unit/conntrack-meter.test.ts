@@ -6,6 +6,8 @@ import { createJoin } from '../../src/probe/flows/join.ts';
 import { createDirectory } from '../../src/probe/identity/directory.ts';
 import { decodeCheckpoint } from '../../src/probe/sources/conntrack/checkpoint.ts';
 import { createConnectionMeter, type MeterConfig } from '../../src/probe/sources/conntrack/connection-meter.ts';
+import { CutConnections } from '../../src/probe/sources/conntrack/cut-connections.ts';
+import { createEntry, type Entry } from '../../src/probe/sources/conntrack/entry-table.ts';
 import type { ConntrackRecord } from '../../src/wire/netlink/conntrack-record.ts';
 import { RECORD } from '../support/conntrack-records.ts';
 
@@ -69,13 +71,13 @@ const tuple = {
   peerPort: 5432,
 };
 
-function setUp(config: Partial<MeterConfig> = {}, pressure = 0) {
+function setUp(config: Partial<MeterConfig> = {}, pressure: () => number = () => 0) {
   const meter = createConnectionMeter(
     { host: 'h1', epoch: T0 - S, encapAddress: 0xac1f0001, ...config },
     {
       directory: () => directory,
       rule: (number) => (number === RULE ? { policy: 'web-out', rule: 'to-db', action: 'allow' } : undefined),
-      pressure: () => pressure,
+      pressure,
     },
   );
   const flush = (now: number): FlowRow[] => {
@@ -305,8 +307,38 @@ describe('the meter of connections', () => {
     };
     const goesOn = { side: 'client', local_port: 40_000, peer_port: 5432, tx_packets: 5, rx_packets: 10 };
     expect(look(T0 + 4 * S, turned)).toMatchObject([goesOn]);
-    meter.end({ ...turned, kind: 'destroy', originalPackets: 14, stop: T0 + 5 * S }, T0 + 5 * S);
+    meter.end({ ...turned, kind: 'destroy', tcpState: 7, originalPackets: 14, stop: T0 + 5 * S }, T0 + 5 * S);
     expect(flush(T0 + 5 * S)).toMatchObject([{ side: 'client', tx_packets: 0, rx_packets: 4 }]);
+    // It has closed: who comes with its ports now is another.
+    expect(look(T0 + 7 * S, { ...turned, id: 3, start: T0 + 6 * S })).toMatchObject([
+      { side: 'server', tx_packets: 5, rx_packets: 10 },
+    ]);
+  });
+
+  it('remembers so many of those and no more, the newest', () => {
+    const cut = new CutConnections();
+    const of = (at: number, tcpState = 3): Entry =>
+      Object.assign(createEntry(5, at, T0), {
+        ...{ ethertype: 0x0800, protocol: 6, localAddress: at, localPort: 1, peerAddress: 2, peerPort: 3 },
+        ...{ side: 1 as const, tcpState },
+      });
+    for (let at = 0; at < 60_000; at++) cut.ended(of(at));
+    expect(cut.sideOf(of(0))).toBe(undefined);
+    expect(cut.sideOf(of(59_999))).toBe(1);
+    cut.ended(of(59_999, 7));
+    expect(cut.sideOf(of(59_999))).toBe(undefined);
+  });
+
+  it('asks how full the table is only of what was taken away', () => {
+    let asked = 0;
+    const { meter } = setUp({}, () => {
+      asked++;
+      return 0;
+    });
+    for (let id = 0; id < 100; id++) meter.end(destroyed({ id }), T0 + 60 * S);
+    expect(asked).toBe(0);
+    meter.end(destroyed({ id: 101, tcpState: 3, status: 0 }), T0 + 60 * S);
+    expect(asked).toBe(1);
   });
 
   it('keeps totals right where there is no room', () => {
@@ -412,7 +444,7 @@ describe('the meter of connections', () => {
     ['early drop', { ...udp, status: 0x208, stop: T0 + 5 * S }, 0.97, 'resources'],
     ['a flush while the table is full, of one that makes no room', { ...udp, stop: T0 + 5 * S }, 0.97, 'forced'],
   ])('says why it ended: %s', (_, cells, pressure, reason) => {
-    const { meter, flush } = setUp({}, pressure);
+    const { meter, flush } = setUp({}, () => pressure);
     meter.end(destroyed(cells), T0 + 200 * S);
     expect(flush(T0 + 200 * S)).toMatchObject([{ end_reason: reason }]);
   });

@@ -212,7 +212,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
     forget(entry);
     entry.isEnded = true;
     entry.countedAt = stop;
-    cut.add(entry);
+    cut.ended(entry);
     if (!hasMoved(entry)) {
       isFileOld ||= isTold(entry);
       return;
@@ -224,7 +224,7 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
       stop,
       silentSince: Math.max(before.at, entry.toldAt),
       deadline: isSilent ? entry.deadline : 0,
-      pressure: pressure(),
+      pressure,
     });
     if (ended.length < mostEnded) ended.push(entry);
     else {

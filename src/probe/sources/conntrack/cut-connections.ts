@@ -1,5 +1,5 @@
+import { PROTOCOL } from '../../../wire/packet/headers.ts';
 import { isSameTuple, type Side, type Tuple, tupleHash } from '../../flows/connection-table.ts';
-import { TCP } from './end-reason.ts';
 import type { Entry } from './entry-table.ts';
 
 /** TCP_CONNTRACK_ESTABLISHED of include/uapi/linux/netfilter/nf_conntrack_tcp.h. */
@@ -16,14 +16,17 @@ export class CutConnections {
   /** By hash of the tuple; of two that share one the later. */
   readonly #cut = new Map<number, Tuple & { readonly side: Side }>();
 
-  /** An entry that has ended. */
-  add({ zone, ethertype, protocol, localAddress, peerAddress, localPort, peerPort, side, tcpState }: Entry): void {
-    if (protocol !== TCP || tcpState !== ESTABLISHED || side === 0) return;
-    const tuple = { zone, ethertype, protocol, localAddress, peerAddress, localPort, peerPort };
-    const hash = tupleHash(tuple);
+  /** An entry has ended: in the middle of its connection, or with it, and then whoever comes with these ports is another. */
+  ended(entry: Entry): void {
+    const { zone, ethertype, protocol, localAddress, peerAddress, localPort, peerPort, side, tcpState } = entry;
+    if (protocol !== PROTOCOL.tcp) return;
+    const isCut = tcpState === ESTABLISHED && side !== 0;
+    if (!isCut && this.#cut.size === 0) return;
+    const hash = tupleHash(entry);
     // The newest come last.
     this.#cut.delete(hash);
-    this.#cut.set(hash, { ...tuple, side });
+    if (!isCut) return;
+    this.#cut.set(hash, { zone, ethertype, protocol, localAddress, peerAddress, localPort, peerPort, side });
     for (const oldest of this.#cut.keys()) {
       if (this.#cut.size <= MOST) break;
       this.#cut.delete(oldest);

@@ -1,16 +1,13 @@
+import { PROTOCOL } from '../../../wire/packet/headers.ts';
+
 /** IPS_* bits of an entry's status: include/uapi/linux/netfilter/nf_conntrack_common.h. */
 export const STATUS = { seenReply: 1 << 1, assured: 1 << 2, dying: 1 << 9 } as const;
-
-export const TCP = 6;
-const UDP = 17;
-const ICMP = 1;
-const ICMPV6 = 58;
 
 /** enum tcp_conntrack of include/uapi/linux/netfilter/nf_conntrack_tcp.h: both ends have said FIN and had their time, or one said RST. */
 const TIME_WAIT = 7;
 const CLOSE = 8;
 export const isClosed = (protocol: number, tcpState: number): boolean =>
-  protocol === TCP && (tcpState === TIME_WAIT || tcpState === CLOSE);
+  protocol === PROTOCOL.tcp && (tcpState === TIME_WAIT || tcpState === CLOSE);
 
 /**
  * Seconds for which an entry has to be silent before it expires, by TCP's states from SYN_SENT (1) on: net/netfilter/nf_conntrack_proto_tcp.c, as they are
@@ -22,9 +19,9 @@ const ICMP_SECONDS = 30;
 
 /** The least silence, in seconds, after which an entry may expire; 0: any. */
 function leastSilence(protocol: number, tcpState: number): number {
-  if (protocol === TCP) return TCP_SECONDS[tcpState] ?? 0;
-  if (protocol === UDP) return UDP_SECONDS;
-  return protocol === ICMP || protocol === ICMPV6 ? ICMP_SECONDS : 0;
+  if (protocol === PROTOCOL.tcp) return TCP_SECONDS[tcpState] ?? 0;
+  if (protocol === PROTOCOL.udp) return UDP_SECONDS;
+  return protocol === PROTOCOL.icmp || protocol === PROTOCOL.icmpv6 ? ICMP_SECONDS : 0;
 }
 
 /** Deadlines come in whole seconds, and a look takes its time. */
@@ -42,8 +39,8 @@ export interface EndOfEntry {
   readonly silentSince: number;
   /** When it was to expire, by a look after which it did not move; 0: there was none. */
   readonly deadline: number;
-  /** Share of the kernel's table that is in use. */
-  readonly pressure: number;
+  /** Share of the kernel's table that is in use; asked for only where it decides. */
+  readonly pressure: () => number;
 }
 
 /**
@@ -57,5 +54,5 @@ export function endReasonOf({ protocol, tcpState, status, stop, silentSince, dea
   if (isClosed(protocol, tcpState)) return 'end';
   const least = deadline > 0 ? deadline : silentSince + leastSilence(protocol, tcpState) * 1e6;
   if (stop >= least - SLACK_US) return 'idle';
-  return pressure >= PRESSED && (status & STATUS.assured) === 0 ? 'resources' : 'forced';
+  return (status & STATUS.assured) === 0 && pressure() >= PRESSED ? 'resources' : 'forced';
 }
