@@ -152,11 +152,14 @@ async function setState(state: CountingState, call: ReturnType<typeof createCall
     if (running) await Promise.all(lab.hosts.map(({ name }) => agents.agent(name)?.stop()));
     running = state === 'on';
   }
+  let isStart = false;
   for (const { name } of lab.hosts) {
     if (running) {
-      // The defaults of an agent, not those of the tests.
-      if (agents.agent(name) === undefined || (await isOver(agents.agent(name)!.exited)))
+      if (agents.agent(name) === undefined || (await isOver(agents.agent(name)!.exited))) {
+        // The defaults of an agent, not those of the tests.
         agents.startAgent(name, '--ipfix-active-timeout', '5s', '--log-level', 'warn');
+        isStart = true;
+      }
     } else {
       const value = state === 'off' ? 0 : 1;
       const settings = { acct: value, timestamp: value, events: value === 0 ? 2 : 1 };
@@ -169,7 +172,7 @@ async function setState(state: CountingState, call: ReturnType<typeof createCall
     for (const { name } of lab.hosts)
       for (const end = Date.now() + LIMIT_MS; (await settingOf(name)) !== '1'; await sleep(200))
         if (Date.now() > end) throw new Error(`the agent of ${name} does not count`);
-    for (let left = AGENTS_WARM_UP; left > 0; left -= CONNECTIONS.seconds)
+    for (let left = isStart ? AGENTS_WARM_UP : 0; left > 0; left -= CONNECTIONS.seconds)
       await inBackground(() => call(CONNECTIONS.seconds));
   }
   await quiet();
@@ -226,13 +229,12 @@ function createCaller() {
   };
 }
 
-/** How many of so many connections have no row at either end, once all that is known has come; less than none are too many. */
+/** How many of so many connections, opened since a time in microseconds, have no row at either end, once all that is known has come; less than none are too many. */
 async function missingOf(made: number, since: number): Promise<number> {
   const seen = (vm: string, port: 'peer_port' | 'local_port'): number =>
     new Set(
       agents.rows
-        .slice(since)
-        .filter((row) => row.vm === vm && Number(row[port]) === PORT.connections)
+        .filter((row) => row.vm === vm && Number(row[port]) === PORT.connections && Number(row.opened) >= since)
         .map(({ connection, opened }) => `${connection} ${opened}`),
     ).size;
   for (const end = Date.now() + LIMIT_MS; ; await sleep(1000)) {
@@ -244,7 +246,7 @@ async function missingOf(made: number, since: number): Promise<number> {
 
 async function measure(state: CountingState, load: KernelLoad, call: ReturnType<typeof createCaller>) {
   if (load === 'connections') {
-    const since = agents.rows.length;
+    const since = Date.now() * 1000;
     const before = await inBackground(() => call(CONNECTIONS.warmUp));
     const { cpu, outcome } = await measureCpu(() => inBackground(() => call(CONNECTIONS.seconds)));
     const rate = outcome.connections / outcome.seconds;

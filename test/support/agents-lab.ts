@@ -34,6 +34,8 @@ export function createAgentsLab(spec: LabSpec) {
   const world = createWorld({ bus });
   const applier = createApplier({ world, bus, now: Date.now });
   const agents = new Map<string, LabProcess>();
+  /** Exit statuses of those that are no more. */
+  const ended = new Map<string, number>();
   const rows: Partial<FlowRow>[] = [];
   const events: Record<string, unknown>[] = [];
   let http: Server | undefined;
@@ -52,12 +54,14 @@ export function createAgentsLab(spec: LabSpec) {
     const own = ['--host', name, '--ovs-run-dir', host.runDir, '--server', `unix:${socket}`];
     const files = ['--state-dir', join(lab.runDir, `agent-${name}`), '--metrics-listen', METRICS];
     const pace = ['--ipfix-active-timeout', '1s', '--log-level', 'info'];
-    agents.set(
-      name,
-      lab.spawn(name, [process.execPath, SONDE, 'agent', ...own, ...files, ...pace, ...flags], {
-        log: join(lab.runDir, 'log', `agent-${name}.log`),
-      }),
-    );
+    const agent = lab.spawn(name, [process.execPath, SONDE, 'agent', ...own, ...files, ...pace, ...flags], {
+      log: join(lab.runDir, 'log', `agent-${name}.log`),
+    });
+    agents.set(name, agent);
+    ended.delete(name);
+    void agent.exited.then((status) => {
+      if (agents.get(name) === agent) ended.set(name, status);
+    });
   }
 
   return {
@@ -134,14 +138,13 @@ export function createAgentsLab(spec: LabSpec) {
     warnings: (host: string): readonly string[] => (world.hosts().get(host)?.warnings ?? []).map(({ code }) => code),
     async realized(revision: number): Promise<void> {
       const isAll = (): boolean => lab.hosts.every(({ name }) => (world.hosts().get(name)?.revision ?? 0) >= revision);
-      let dead = '';
-      for (const [name, agent] of agents)
-        void agent.exited.then((status) => {
-          dead ||= `the agent of ${name} ended with ${status}: ${readFileSync(agent.log, 'utf8').slice(-2000)}`;
-        });
-      for (const end = Date.now() + 60_000 * PATIENCE; !isAll(); await sleep(50))
-        if (dead !== '') throw new Error(dead);
-        else if (Date.now() > end) throw new Error(`not realized: ${JSON.stringify([...world.hosts().values()])}`);
+      for (const end = Date.now() + 60_000 * PATIENCE; !isAll(); await sleep(50)) {
+        for (const [name, status] of ended) {
+          const said = readFileSync(agents.get(name)!.log, 'utf8').slice(-2000);
+          throw new Error(`the agent of ${name} ended with ${status}: ${said}`);
+        }
+        if (Date.now() > end) throw new Error(`not realized: ${JSON.stringify([...world.hosts().values()])}`);
+      }
     },
     /** What a metric of a host's agent says now, of all its series by their labels. */
     async metric(host: string, name: string): Promise<ReadonlyMap<string, number>> {

@@ -87,6 +87,7 @@ await bus.start();
 await collector.start();
 process.stdout.write('ready\n');
 setInterval(() => process.stdout.write(`rows ${rows} dead ${collector.counts.dead} stored ${stored}\n`), 100);
+// An engine that is away is asked again.
 let asked: Promise<void> = Promise.resolve();
 const asking = setInterval(() => {
   asked = asked.then(async () => {

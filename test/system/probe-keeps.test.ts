@@ -46,10 +46,13 @@ async function serving(script: string) {
   return server;
 }
 /** The entries that the kernel of a host makes from now on for connections to PORT, as conntrack-tools hear of them; to be asked once. */
-function eventsOf(host: string): () => Promise<number> {
+async function eventsOf(host: string): Promise<() => Promise<number>> {
   const log = join(agents.lab.runDir, `made-${host}.log`);
   const argv = ['conntrack', '-E', '-e', 'NEW', '-p', 'tcp', '--orig-port-dst', String(PORT)];
   const listener = agents.lab.spawn(host, argv, { log });
+  // Protocol 12 is netfilter's; the third column is the port, which is the process.
+  const isListening = new RegExp(`^\\S+ 12\\s+${listener.pid}\\s+0*1\\s`, 'm');
+  await until(async () => isListening.test((await agents.lab.exec(host, ['cat', '/proc/net/netlink'])).stdout));
   return async () => {
     await listener.stop();
     return readFileSync(log, 'utf8').split('[NEW]').length - 1;
@@ -99,7 +102,7 @@ describe(`connections (${DATAPATH})`, () => {
     const count = IS_KERNEL ? 20 : 10;
     // On the userspace datapath two within a second are one record of the switch's cache.
     const again = `const net=require('net');let n=0;const go=()=>{const s=net.connect({port:${PORT},host:'${DB1}',localPort:2001},()=>s.write('x'));s.on('data',()=>{n++;s.resetAndDestroy()});s.on('error',()=>{});s.on('close',()=>n<${count}?setTimeout(go,${IS_KERNEL ? 50 : 1500}):0)};go()`;
-    const kernels = IS_KERNEL ? ['h1', 'h2'].map(eventsOf) : [];
+    const kernels = IS_KERNEL ? await Promise.all(['h1', 'h2'].map(eventsOf)) : [];
     await node('app-1', again).exited;
     await server.stop('SIGKILL');
     for (let i = 0; i < 5; i++)
