@@ -50,8 +50,8 @@ async function eventsOf(host: string): Promise<() => Promise<number>> {
   const log = join(agents.lab.runDir, `made-${host}.log`);
   const argv = ['conntrack', '-E', '-e', 'NEW', '-p', 'tcp', '--orig-port-dst', String(PORT)];
   const listener = agents.lab.spawn(host, argv, { log });
-  // Protocol 12 is netfilter's; the third column is the port, which is the process.
-  const isListening = new RegExp(`^\\S+ 12\\s+${listener.pid}\\s+0*1\\s`, 'm');
+  // A socket of netfilter's (protocol 12) that hears of new entries (group 1), and of nothing else: agents hear of ends.
+  const isListening = /^\S+ 12\s+\d+\s+0*1\s/m;
   await until(async () => isListening.test((await agents.lab.exec(host, ['cat', '/proc/net/netlink'])).stdout));
   return async () => {
     await listener.stop();
