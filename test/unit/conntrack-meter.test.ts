@@ -323,10 +323,10 @@ describe('the meter of connections', () => {
         ...{ side: 1 as const, tcpState },
       });
     for (let at = 0; at < 60_000; at++) cut.ended(of(at));
-    expect(cut.sideOf(of(0))).toBe(undefined);
-    expect(cut.sideOf(of(59_999))).toBe(1);
+    expect(cut.find(of(0))).toBe(undefined);
+    expect(cut.find(of(59_999))).toMatchObject({ side: 1 });
     cut.ended(of(59_999, 7));
-    expect(cut.sideOf(of(59_999))).toBe(undefined);
+    expect(cut.find(of(59_999))).toBe(undefined);
   });
 
   it('asks how full the table is only of what was taken away', () => {
@@ -404,6 +404,11 @@ describe('the meter of connections', () => {
       { connection, opened: T0, side: 'client', counted_by: 'sample', verdict: 'deny', drop_packets: 1 },
     ]);
     expect(refused(T0 + 5 * S, 40_001)).toMatchObject([{ opened: T0 + 5 * S, side: 'server' }]);
+    // Its entry was taken away, and what comes before there is another is refused.
+    const second = { ...opened, id: 2, sourcePort: 40_002, replyDestinationPort: 40_002 };
+    look(T0 + 6 * S, second);
+    meter.end({ ...second, kind: 'destroy', tcpState: 3, stop: T0 + 7 * S }, T0 + 7 * S);
+    expect(refused(T0 + 8 * S, 40_002)).toMatchObject([{ opened: T0 + 8 * S, side: 'client' }]);
     meter.end(destroyed(), T0 + 60 * S);
     expect(meter.find(tuple)).toBeUndefined();
   });

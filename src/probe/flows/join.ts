@@ -29,7 +29,7 @@ export interface JoinConfig {
   readonly countedBy?: 'ipfix' | 'sample';
 }
 
-/** What somebody else who counts the same connection knows of it. */
+/** What somebody else who counts the same connection knows of it. `opened` 0, `side` 0: that not. */
 export type KnownConnection = Pick<Connection, 'opened' | 'side'>;
 
 export interface JoinDeps extends RowNamesDeps {
@@ -321,7 +321,7 @@ export function createJoin(config: JoinConfig, deps: JoinDeps) {
     const known = isFolded ? undefined : deps.find?.(connection);
     // A later one on the same ports has not sent what was refused before it opened.
     if (known !== undefined && known.opened <= until) {
-      connection.opened = known.opened;
+      if (known.opened !== 0) connection.opened = known.opened;
       if (known.side !== 0) connection.side = known.side;
     }
     if (connection.side === 0 && !isFolded) connection.side = guessSide(connection);

@@ -129,8 +129,8 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
     const mark = ignoresMarks ? 0 : record.mark;
     if (!entry.isDescribed) {
       describe(entry, record, mark, deps.directory().endpointAt(record.zone));
-      const side = cut.sideOf(entry);
-      if (side !== undefined && entry.side !== 0 && side !== entry.side) Object.assign(entry, { side, isTurned: true });
+      const { side = entry.side } = cut.find(entry) ?? {};
+      if (entry.side !== 0 && side !== entry.side) Object.assign(entry, { side, isTurned: true });
     } else if (mark !== 0) entry.rule = ruleOf(mark);
     if (record.hasCounters) {
       if (isLess(record, entry.told)) {
@@ -325,8 +325,8 @@ export function createConnectionMeter(config: MeterConfig, deps: MeterDeps) {
       moved = at === moved.length ? [] : moved.slice(at);
       return counts.rows - before;
     },
-    /** The living connection of those addresses and ports. */
-    find: (tuple: Tuple): KnownConnection | undefined => tuples.find(tuple),
+    /** The connection of those addresses and ports that lives, or whose entry was taken away. */
+    find: (tuple: Tuple): KnownConnection | undefined => tuples.find(tuple) ?? cut.find(tuple),
     /** What is told of living entries; undefined while there is nothing new in it. */
     checkpoint(now: number, always = false): Uint8Array | undefined {
       // Of what was there before, part is not known yet: the next run would take it for new.

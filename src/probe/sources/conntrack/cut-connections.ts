@@ -1,5 +1,6 @@
 import { PROTOCOL } from '../../../wire/packet/headers.ts';
-import { isSameTuple, type Side, type Tuple, tupleHash } from '../../flows/connection-table.ts';
+import { isSameTuple, type Tuple, tupleHash } from '../../flows/connection-table.ts';
+import type { KnownConnection } from '../../flows/join.ts';
 import type { Entry } from './entry-table.ts';
 
 /** TCP_CONNTRACK_ESTABLISHED of include/uapi/linux/netfilter/nf_conntrack_tcp.h. */
@@ -14,7 +15,7 @@ const MOST = 50_000;
  */
 export class CutConnections {
   /** By hash of the tuple; of two that share one the later. */
-  readonly #cut = new Map<number, Tuple & { readonly side: Side }>();
+  readonly #cut = new Map<number, Tuple & KnownConnection>();
 
   /** An entry has ended: in the middle of its connection, or with it, and then whoever comes with these ports is another. */
   ended(entry: Entry): void {
@@ -26,17 +27,17 @@ export class CutConnections {
     // The newest come last.
     this.#cut.delete(hash);
     if (!isCut) return;
-    this.#cut.set(hash, { zone, ethertype, protocol, localAddress, peerAddress, localPort, peerPort, side });
+    this.#cut.set(hash, { zone, ethertype, protocol, localAddress, peerAddress, localPort, peerPort, side, opened: 0 });
     for (const oldest of this.#cut.keys()) {
       if (this.#cut.size <= MOST) break;
       this.#cut.delete(oldest);
     }
   }
 
-  /** The side of a connection that goes on; undefined: none of that tuple was cut. */
-  sideOf(tuple: Tuple): Side | undefined {
+  /** A connection of that tuple that was cut: its side, and no more, since nobody saw what has become of it. */
+  find(tuple: Tuple): KnownConnection | undefined {
     if (this.#cut.size === 0) return undefined;
     const found = this.#cut.get(tupleHash(tuple));
-    return found !== undefined && isSameTuple(found, tuple) ? found.side : undefined;
+    return found !== undefined && isSameTuple(found, tuple) ? found : undefined;
   }
 }
