@@ -27,7 +27,12 @@ export function ledgerCommand(): Command {
         const query = { host, since, vnic: vnic === true ? undefined : vnic };
         const vnics = await client.json<VnicLedgerLine[]>('GET', '/v1/ledger/vnics', { query });
         if (output === 'json') printJson(vnics);
-        else printTable(VNIC_LEDGER_COLUMNS, vnics, `No counters of ports were told since ${since}.`);
+        else
+          printTable(
+            VNIC_LEDGER_COLUMNS,
+            vnics,
+            `No counters of ports were told since ${since}. Agents tell them every 15 s.`,
+          );
         const isOff = ({ remainder_percent: share }: VnicLedgerLine): boolean =>
           share === null || share > MOST_REMAINDER_PERCENT;
         if (check && vnics.some(isOff)) process.exitCode = EXIT.refused;
